@@ -1,0 +1,159 @@
+"""Ask a model behind TensorFlow Serving's gRPC API for predictions, without TensorFlow.
+
+Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then run `make export`.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+
+class ModelMismatchError(Exception):
+    """Contract and served model do not fit together; the message says where."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a client must know of a model that its signature does not say."""
+
+    model_name: str
+    signature_name: str
+    preprocessing: str  # how pixels become numbers, a name that gateway.images knows
+    labels: tuple[str, ...]  # in the order of the model's output
+    scores: str  # "logits" or "probabilities"
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Contract":
+        """Read contract.json; raises ModelMismatchError where it is missing or incomplete."""
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            contract = cls(**fields | {"labels": tuple(fields["labels"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelMismatchError(f"cannot use the contract {path}: {error}") from error
+        if contract.scores not in ("logits", "probabilities"):
+            raise ModelMismatchError(f"{path}: scores are logits or probabilities")
+        return contract
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How to call a model: read from its own metadata, never typed."""
+
+    input_name: str
+    input_size: tuple[int, int]  # height and width of a picture, in pixels
+    output_name: str
+
+
+def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract) -> Signature:
+    """Pick the contract's signature; raises ModelMismatchError where the two do not fit."""
+    if contract.signature_name not in signatures:
+        raise ModelMismatchError(
+            f"the model has no signature {contract.signature_name!r}, only {sorted(signatures)}"
+        )
+    definition = signatures[contract.signature_name]
+    inputs = _float_shapes(definition.inputs)
+    pictures = [name for name, shape in inputs.items() if len(shape) == 4 and shape[3] == 3]
+    if len(definition.inputs) != 1 or not pictures:
+        raise ModelMismatchError(f"wanted one input of float pictures, the model has {inputs}")
+    labels, outputs = len(contract.labels), _float_shapes(definition.outputs)
+    fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
+    if len(fitting) != 1:
+        raise ModelMismatchError(f"{labels} labels want one output as wide, not {outputs}")
+    return Signature(pictures[0], inputs[pictures[0]][1:3], fitting[0])
+
+
+def _float_shapes(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(dim.size for dim in info.tensor_shape.dim)
+        for name, info in infos.items()
+        if info.dtype == types_pb2.DT_FLOAT
+    }
+
+
+def write_tensor(array: np.ndarray, tensor: tensor_pb2.TensorProto) -> None:
+    """Fill an empty protobuf tensor with a float32 array of any shape."""
+    tensor.dtype = types_pb2.DT_FLOAT
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = array.astype("<f4", copy=False).tobytes()
+
+
+def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
+    """The float32 array in a protobuf tensor."""
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.tensor_content:
+        return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
+    return np.array(tensor.float_val, np.float32).reshape(shape)
+
+
+def predict(
+    stub: prediction_service_pb2_grpc.PredictionServiceStub,
+    contract: Contract,
+    signature: Signature,
+    images: np.ndarray,
+    *,
+    timeout: float,
+) -> np.ndarray:
+    """Scores of shape (N, labels) for float32 pictures of shape (N, height, width, 3).
+
+    Raises grpc.RpcError: DEADLINE_EXCEEDED after `timeout` seconds, and what the server answers.
+    """
+    request = predict_pb2.PredictRequest(output_filter=[signature.output_name])
+    request.model_spec.name = contract.model_name
+    request.model_spec.signature_name = contract.signature_name
+    write_tensor(images, request.inputs[signature.input_name])
+    response = stub.Predict(request, timeout=timeout)
+    return read_tensor(response.outputs[signature.output_name])
+
+
+class ModelClient:
+    """A served model: one channel, opened at the first call and kept; safe to share by threads."""
+
+    def __init__(self, address: str, contract: Contract) -> None:
+        """Take the server's "host:port"; nothing is opened yet."""
+        self.contract = contract
+        self._address = address
+        self._lock = threading.Lock()
+        self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
+        self._signature: Signature | None = None
+
+    def describe(self, *, timeout: float) -> Signature:
+        """Ask the server for the model's signature now.
+
+        Raises ModelMismatchError where it does not fit the contract, grpc.RpcError as `predict`.
+        """
+        query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        query.model_spec.name = self.contract.model_name
+        answer = self._connected().GetModelMetadata(query, timeout=timeout)
+        described = get_model_metadata_pb2.SignatureDefMap()
+        answer.metadata["signature_def"].Unpack(described)
+        self._signature = choose_signature(described.signature_def, self.contract)
+        return self._signature
+
+    def signature(self, *, timeout: float) -> Signature:
+        """The model's signature as first described; raises as `describe`."""
+        return self._signature or self.describe(timeout=timeout)
+
+    def predict(self, images: np.ndarray, *, timeout: float) -> np.ndarray:
+        """Scores (N, labels) for pictures (N, height, width, 3); raises as `predict`."""
+        signature = self.signature(timeout=timeout)
+        return predict(self._connected(), self.contract, signature, images, timeout=timeout)
+
+    def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
+        with self._lock:
+            if self._stub is None:
+                channel = grpc.insecure_channel(self._address)
+                self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return self._stub
