@@ -26,14 +26,16 @@ def fetch(url: str, *, timeout: float = 5.0) -> bytes:
 
     Raises ImageError for an address that cannot be fetched, or an answer that is no use.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ImageError("the address must begin with http:// or https://")
     try:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ImageError("the address must begin with http:// or https://")
         with requests.Session() as session:
             session.trust_env = False  # no proxies, no passwords from a .netrc file
             with session.get(url, stream=True, timeout=timeout) as answer:
                 return _read(answer, timeout)
-    except (requests.RequestException, UnicodeError) as error:
+    except ImageError:
+        raise
+    except (requests.RequestException, ValueError) as error:  # ValueError: no address at all
         raise ImageError("the address could not be fetched") from error
 
 
@@ -79,6 +81,7 @@ def prepare(image: Image.Image, size: tuple[int, int], preprocessing: str) -> np
     """
     target = (size[1], size[0])
     preprocessor = create_preprocessor(SCALINGS.get(preprocessing, preprocessing), target)
-    # Resizing before the conversion to RGB gives the same pixels with a fraction of the memory.
-    small = image.resize(target, Image.Resampling.NEAREST)
-    return np.ascontiguousarray(preprocessor.convert_to_tensor(small), dtype=np.float32)
+    if not image.mode.startswith("I;16"):  # which Pillow resizes with another rounding
+        # Small first, RGB after: the same pixels with a fraction of the memory.
+        image = image.resize(target, Image.Resampling.NEAREST)
+    return np.ascontiguousarray(preprocessor.convert_to_tensor(image), dtype=np.float32)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from tutorial import TutorialError
 

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from tutorial import TutorialError
 
+BUNDLED = ("starter", "course")  # what MODEL may be, apart from a path
+
+
+def served_name(model: str) -> str:
+    """The name under which a model is served when nobody gives one: from MODEL, word or path."""
+    return model if model in BUNDLED else Path(model).stem
+
 
 def publish(draft: Path, folder: Path, version: int, contract: dict) -> Path:
     """Copy the SavedModel `draft` to `folder`/`version`, and write contract.json beside it.

@@ -1,9 +1,9 @@
 """Which TensorFlow operations are young, and since which version each one exists.
 
-A SavedModel names the operations that its graph uses; a server whose TensorFlow is older than one of
-them cannot load it. op_history.json holds the operations added after TensorFlow 2.7, each with the
-minor version that brought it. It is read off the published wheels, whose generated Python files name
-every operation; to bring it up to date after a new release:
+A SavedModel names the operations that its graph uses; a server whose TensorFlow is older than one
+of them cannot load it. op_history.json holds the operations added after TensorFlow 2.7, each with
+the minor version that brought it. It is read off the published wheels, whose generated Python files
+name every operation; to bring it up to date after a new release:
 
     pip download --no-deps --dest wheels tensorflow-cpu==2.7.4   # and one wheel of each later minor
     python -m tutorial.op_history wheels/*.whl
@@ -39,7 +39,7 @@ def first_versions(releases: Iterable[tuple[str, set[str]]]) -> dict[str, str]:
     (_, known), *later = sorted(releases, key=lambda release: _key(release[0]))
     history: dict[str, str] = {}
     for version, names in later:
-        history |= {name: version for name in sorted(names - known - history.keys())}
+        history |= dict.fromkeys(sorted(names - known - history.keys()), version)
     return history
 
 

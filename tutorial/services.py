@@ -23,7 +23,7 @@ SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
 
 
 def docker_runs_serving() -> bool:
-    """Whether a Docker engine answers here, on a processor that the tensorflow/serving image has."""
+    """Whether a Docker engine answers, on a processor that the tensorflow/serving image is for."""
     if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("docker"):
         return False
     try:

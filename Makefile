@@ -1,0 +1,68 @@
+# Everything here sets itself up: the first target that needs it makes .venv and build/stubs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed build/stubs/.made
+
+MODEL ?= starter
+LABELS ?=
+PREPROCESSING ?= xception
+GATEWAY_PORT ?= 9696
+MODEL_PORT ?= 8500
+
+export PYTHONUNBUFFERED = 1
+
+.PHONY: run test test-unit test-notebooks test-integration lab notebooks export lint format lock clean
+
+run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
+	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
+	  --preprocessing "$(PREPROCESSING)" \
+	  --gateway-port "$(GATEWAY_PORT)" --model-port "$(MODEL_PORT)"
+
+test: lint test-unit test-notebooks test-integration  ## everything, about ten minutes
+
+test-unit: $(READY)  ## what needs no TensorFlow, half a minute
+	@PYTHONPATH=build/stubs $(BIN)/python -m pytest tests/unit
+
+test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
+	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks/0*.ipynb
+
+test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
+	@$(BIN)/python -m pytest tests/integration
+
+lab: $(READY)  ## JupyterLab in notebooks/
+	@cd notebooks && ../$(BIN)/jupyter lab
+
+notebooks: $(READY)  ## all lessons in order through papermill, copies under build/
+	@$(BIN)/python -m tutorial.notebooks
+
+export: .venv/.installed  ## write gateway/*.py from the notebooks
+	@$(BIN)/python -m tutorial.export
+
+lint: .venv/.installed  ## ruff, and stripped notebooks
+	@$(BIN)/ruff check && $(BIN)/ruff format --check
+	@$(BIN)/nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb notebooks/extras/*.ipynb
+
+format: .venv/.installed  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix && $(BIN)/ruff format
+
+lock: .venv/.installed  ## renew requirements.txt from requirements.in
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	  --upgrade --quiet requirements.in -o requirements.txt
+
+clean:  ## remove what the targets made, models included
+	rm -rf .venv build models
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { echo "Python's venv module is missing: on Debian, apt install python3-venv"; exit 1; }
+	@echo "Installing the pinned packages into .venv (TensorFlow among them: some minutes)"
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+build/stubs/.made: .venv/.installed gateway/build_stubs.py
+	@$(BIN)/python -m gateway.build_stubs build/stubs
+	@touch $@

@@ -1,0 +1,376 @@
+// Sends a photo, or the address of one, to POST /predict and shows the answer.
+//
+// Names, labels and messages come from outside: they are only ever written as text (textContent),
+// never as HTML. Nothing is loaded from elsewhere but the photo whose address was given.
+
+const BARS_SHOWN = 10; // a model with a thousand labels shows its ten best, the others on demand
+
+const find = (selector) => document.querySelector(selector);
+const form = find("#ask");
+const fileInput = find("#file");
+const urlInput = find("#url");
+const askButton = form.querySelector("button");
+const status = find("#status");
+const errorBox = find("#error");
+const result = find("#result");
+const others = find("#others");
+
+let asked = null; // the question whose answer is on the page, or is awaited
+let running = null; // the AbortController of the request under way
+
+// ---- Questions: what to send, what to show beside the answer, and the curl line for the same
+
+function questionOfFile(file) {
+  const body = new FormData();
+  body.append("file", file);
+  return {
+    name: file.name,
+    file,
+    photo: URL.createObjectURL(file),
+    request: { body },
+    curl: `curl -s ${endpointForShell()} -F ${shellQuote(`file=@${curlFileName(file.name)}`)}`,
+  };
+}
+
+function questionOfUrl(url) {
+  const body = `{"url": ${JSON.stringify(url)}}`;
+  return {
+    name: url,
+    photo: url,
+    request: { body, headers: { "Content-Type": "application/json" } },
+    curl: `curl -s ${endpointForShell()} -H 'Content-Type: application/json' -d ${shellQuote(body)}`,
+  };
+}
+
+/** The text in single quotes, for any POSIX shell. */
+function shellQuote(text) {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** curl's -F takes , and ; for its own syntax unless the file name stands in double quotes. */
+function curlFileName(name) {
+  return /[,;"\\]/.test(name) ? `"${name.replace(/[\\"]/g, "\\$&")}"` : name;
+}
+
+/** The endpoint's address; brackets, as in http://[::1]:9696, mean something to some shells. */
+function endpointForShell() {
+  return /^[\w.:/-]+$/.test(form.action) ? form.action : shellQuote(form.action);
+}
+
+// ---- Asking
+
+/** A failure in words for the person at the page; passing if the same question may succeed later. */
+class Failure extends Error {
+  constructor(title, detail, { passing = false } = {}) {
+    super(detail);
+    this.title = title;
+    this.passing = passing;
+  }
+}
+
+/** Asks, and shows busy, then the answer or what went wrong. A newer question replaces this one. */
+async function ask(question) {
+  running?.abort();
+  const mine = new AbortController();
+  running = mine;
+  showWaiting(question);
+  const start = performance.now();
+  try {
+    const scores = await predict(question, mine.signal);
+    showAnswer(scores, performance.now() - start);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    showFailure(error);
+  }
+  running = null;
+  showIdle();
+}
+
+/** Label-to-score mapping for the question. Throws Failure when there is none. */
+async function predict(question, signal) {
+  if (question.file) await checkReadable(question.file);
+  let response, text;
+  try {
+    response = await fetch(form.action, { method: "POST", signal, ...question.request });
+    text = await response.text();
+  } catch {
+    throw unreachable(question);
+  }
+  const answer = parseJson(text);
+  if (!response.ok) throw failureOf(response.status, answer);
+  if (!isScores(answer)) {
+    throw new Failure(
+      "The answer makes no sense",
+      "The gateway's answer is not a list of labels and scores. Its log may say why.",
+    );
+  }
+  return answer;
+}
+
+/** Folders can be dropped, and files can vanish: say so, rather than blame the network. */
+async function checkReadable(file) {
+  if (file.type && !file.type.startsWith("image/")) {
+    throw new Failure("Not a photo", `${file.name} is not a picture (${file.type}). Choose a photo.`);
+  }
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Failure("The file cannot be read", `${file.name} is a folder, or has changed or moved.`);
+  }
+}
+
+/** No answer at all. Servers also hang up on uploads over their limit, without the browser telling us. */
+function unreachable({ file }) {
+  const megabytes = (file?.size ?? 0) / 1e6;
+  const large = megabytes < 5 ? "" : ` Or is the photo, ${megabytes.toFixed(0)} MB, too large for it?`;
+  return new Failure(
+    "The gateway cannot be reached",
+    `No answer came from ${location.host}. Is the gateway still running, and are you online?${large}`,
+    { passing: true },
+  );
+}
+
+/** The failure that an answer with an error status stands for (RFC 9457 where it keeps to it). */
+function failureOf(status, problem) {
+  const words = (text) => (typeof text === "string" ? text.trim() : "");
+  const passing = status >= 500 || status === 408 || status === 429;
+  return new Failure(
+    words(problem?.title) || "No answer",
+    words(problem?.detail) || `The gateway answered with status ${status} and did not say why.`,
+    { passing },
+  );
+}
+
+function parseJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function isScores(answer) {
+  if (answer === null || typeof answer !== "object" || Array.isArray(answer)) return false;
+  const scores = Object.values(answer);
+  return scores.length > 0 && scores.every(Number.isFinite);
+}
+
+// ---- Showing
+
+function showWaiting(question) {
+  if (asked && asked !== question) URL.revokeObjectURL(asked.photo);
+  asked = question;
+  document.documentElement.dataset.asked = "";
+  clear();
+  status.textContent = "Looking…";
+  result.setAttribute("aria-busy", "true");
+  askButton.setAttribute("aria-disabled", "true");
+  find("#waiting").hidden = false;
+  find("#answer").hidden = false;
+  showPhoto(question);
+  find("#curl").textContent = question.curl;
+  result.hidden = false;
+}
+
+function showPhoto({ name, photo }) {
+  const picture = new Image();
+  picture.alt = "The photo that was sent";
+  picture.draggable = false;
+  picture.referrerPolicy = "no-referrer";
+  picture.addEventListener("error", () => {
+    picture.remove(); // the gateway may read what the browser cannot show, or not get at
+  });
+  picture.src = photo;
+  const caption = document.createElement("figcaption");
+  caption.textContent = name;
+  find("#photo").replaceChildren(picture, caption);
+}
+
+function showIdle() {
+  result.removeAttribute("aria-busy");
+  askButton.removeAttribute("aria-disabled");
+  find("#waiting").hidden = true;
+}
+
+function clear() {
+  status.textContent = "";
+  errorBox.replaceChildren();
+  find("#best").replaceChildren();
+  others.hidden = true;
+  others.open = false;
+  find("#took").textContent = "";
+  find("#copied").textContent = "";
+  find("#raw").hidden = true;
+}
+
+function showAnswer(scores, milliseconds) {
+  const ranked = probabilities(scores).sort((a, b) => b.probability - a.probability);
+  status.textContent = inWords(ranked);
+  showBars(find("#best"), ranked.slice(0, BARS_SHOWN));
+  const rest = ranked.slice(BARS_SHOWN);
+  others.hidden = rest.length === 0;
+  others.querySelector("summary").textContent = `${rest.length} more`;
+  showBars(others.querySelector("ol"), rest);
+  find("#took").textContent = `Answered in ${duration(milliseconds)}`;
+  find("#json").textContent = JSON.stringify(scores, null, 2);
+  find("#raw").hidden = false;
+  bringIntoView(status, find("#answer"));
+}
+
+function showFailure(error) {
+  clear();
+  const box = find("#failure").content.cloneNode(true);
+  find("#answer").hidden = true;
+  box.querySelector("strong").textContent = error.title ?? "Something went wrong in this page";
+  box.querySelector("span").textContent = error.message;
+  const again = box.querySelector("button");
+  again.hidden = !error.passing;
+  again.addEventListener("click", () => {
+    status.focus(); // the button goes, and must not take the keyboard's place along
+    ask(asked);
+  });
+  errorBox.replaceChildren(box);
+  bringIntoView(errorBox, errorBox);
+}
+
+/** Says why nothing is asked; what was under way or on the page goes, so that nobody takes it for the answer. */
+function refuse(detail) {
+  running?.abort();
+  running = null;
+  showIdle();
+  result.hidden = true;
+  showFailure(new Failure("Nothing to ask about", detail));
+}
+
+function showBars(list, ranked) {
+  const bars = ranked.map(({ label, probability }) => {
+    const bar = find("#bar").content.cloneNode(true);
+    bar.querySelector(".label").textContent = label;
+    bar.querySelector(".percent").textContent = percent(probability, 1);
+    return bar;
+  });
+  list.replaceChildren(...bars);
+  list.getBoundingClientRect(); // lays the bars out at width 0, from which they grow
+  const fills = list.querySelectorAll(".fill");
+  ranked.forEach(({ probability }, i) => {
+    fills[i].style.width = `${100 * Math.min(Math.max(probability, 0), 1)}%`;
+  });
+}
+
+/** [{label, probability}] of a label-to-score mapping: the softmax of logits, or the scores themselves. */
+function probabilities(scores) {
+  const entries = Object.entries(scores);
+  if (document.body.dataset.scores !== "logits") {
+    return entries.map(([label, probability]) => ({ label, probability }));
+  }
+  const highest = entries.reduce((high, [, score]) => Math.max(high, score), -Infinity);
+  const powers = entries.map(([, score]) => Math.exp(score - highest));
+  const sum = powers.reduce((a, b) => a + b);
+  return entries.map(([label], i) => ({ label, probability: powers[i] / sum }));
+}
+
+/** The best label; the second as well where the model itself is in doubt. */
+function inWords([first, second]) {
+  const words = `This looks like: ${first.label} (${percent(first.probability)})`;
+  if (first.probability >= 0.5 || !second) return words;
+  return `${words}, perhaps ${second.label} (${percent(second.probability)})`;
+}
+
+/** "93%"; what would only round to 0% or 100% is "<1%" or ">99%". */
+function percent(probability, digits = 0) {
+  const step = 10 ** -digits;
+  const value = 100 * probability;
+  const rounded = Number(value.toFixed(digits));
+  if (rounded === 0 && value > 0) return `<${step}%`;
+  if (rounded === 100 && value < 100) return `>${100 - step}%`;
+  return `${value.toFixed(digits)}%`;
+}
+
+function duration(milliseconds) {
+  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+/** Scrolls to the first element where the last one would lie below the edge, as on a phone. */
+function bringIntoView(first, last) {
+  if (last.getBoundingClientRect().bottom > innerHeight) first.scrollIntoView();
+}
+
+// ---- Ways to ask: file picker, address, drop, paste
+
+/** The http(s) address that the text is, or null. */
+function webAddress(text) {
+  let url;
+  try {
+    url = new URL(text.trim());
+  } catch {
+    return null;
+  }
+  return /^https?:$/.test(url.protocol) ? url.href : null;
+}
+
+/** Asks about the photo at the address, unless that is what is under way already. */
+function askAboutAddress(text) {
+  const url = webAddress(text);
+  if (!url) {
+    refuse("That is neither a picture nor an address that starts with https:// or http://.");
+  } else if (!running || asked.name !== url) {
+    urlInput.value = url;
+    ask(questionOfUrl(url));
+  }
+}
+
+/** Asks about what a drop or a paste brought. */
+function askAbout(data) {
+  if (data.files.length > 0) {
+    ask(questionOfFile(data.files[0]));
+  } else {
+    askAboutAddress(data.getData("url") || data.getData("text"));
+  }
+}
+
+fileInput.addEventListener("change", () => {
+  if (fileInput.files.length === 0) return;
+  ask(questionOfFile(fileInput.files[0]));
+  fileInput.value = ""; // so that choosing the same file again is a change
+});
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  askAboutAddress(urlInput.value);
+});
+
+addEventListener("dragover", (event) => {
+  event.preventDefault(); // or the browser would leave the page and open the photo
+  document.documentElement.dataset.dragging = "";
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) delete document.documentElement.dataset.dragging;
+});
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  delete document.documentElement.dataset.dragging;
+  askAbout(event.dataTransfer);
+});
+
+addEventListener("paste", (event) => {
+  const typing = event.target === urlInput && event.clipboardData.files.length === 0;
+  if (!typing) askAbout(event.clipboardData);
+});
+
+// ---- Copying the curl line
+
+find("#copy").addEventListener("click", async () => {
+  getSelection().selectAllChildren(find("#curl"));
+  const copied = await copy(asked.curl);
+  find("#copied").textContent = copied ? "Copied" : "Selected: copy it with your keyboard";
+});
+
+/** Copies the text, which must be selected: over plain http there is no navigator.clipboard. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return document.execCommand("copy");
+  }
+}

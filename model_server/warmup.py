@@ -1,0 +1,47 @@
+"""The warm-up file of a SavedModel: requests that are run before its version is served."""
+
+import logging
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from model_server import errors
+from model_server.runtime import SavedModel
+
+LARGEST = 1000  # records; TensorFlow Serving takes no more either
+
+_log = logging.getLogger(__name__)
+
+
+def replay(model: SavedModel, path: Path) -> int:
+    """Run the requests in assets.extra/tf_serving_warmup_requests, if the SavedModel has that file.
+
+    Returns how many were run. Raises tf.errors.OpError when the file is damaged or a request fails.
+    """
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    if not file.exists():
+        return 0
+    run = 0
+    try:
+        for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator(), 1):
+            if number > LARGEST:
+                raise errors.InvalidArgument(
+                    f"Number of warmup records exceeds the maximum ({LARGEST}) at {file}"
+                )
+            log = PredictionLog.FromString(record)
+            if log.HasField("predict_log"):
+                model.predict(log.predict_log.request)
+                run += 1
+            else:
+                _log.warning("Record %d of %s is no Predict request: skipped", number, file)
+    except DecodeError as error:
+        raise errors.InvalidArgument(
+            f"Failed to parse warmup record {number} from {file}"
+        ) from error
+    except tf.errors.DataLossError as error:
+        raise errors.DataLoss(
+            f"{error.message}. Please verify your warmup data is in TFRecord format."
+        ) from error
+    return run

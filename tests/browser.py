@@ -1,0 +1,58 @@
+"""A real browser for tests of the page: Debian's chromium, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def launch() -> Iterator[Browser]:
+    """A headless browser; skips the test, saying why, where none is installed."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def drop_file(page: Page, path: Path, *, x: float = 5, y: float = 5) -> None:
+    """Drags the file at `path` in and drops it at (x, y) of the viewport, in CSS pixels.
+
+    The browser itself makes the events, as for a person's drag: it drops nothing
+    on a page that has not accepted the drag.
+    """
+    _drag(page, {"items": [], "files": [str(path)]}, x, y)
+
+
+def drop_text(page: Page, text: str, *, mime_type: str = "text/plain") -> None:
+    """Drags text in and drops it near the viewport's corner; text/uri-list for a link."""
+    _drag(page, {"items": [{"mimeType": mime_type, "data": text}]}, 5, 5)
+
+
+def _drag(page: Page, data: dict, x: float, y: float) -> None:
+    session = page.context.new_cdp_session(page)
+    for event in ("dragEnter", "dragOver", "drop"):
+        session.send(
+            "Input.dispatchDragEvent",
+            {"type": event, "x": x, "y": y, "data": {**data, "dragOperationsMask": 1}},
+        )
+    session.detach()

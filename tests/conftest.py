@@ -1,0 +1,62 @@
+"""What several test modules share."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root folder."""
+    return ROOT
+
+
+@pytest.fixture
+def fake_model():
+    """A fake model behind gRPC: (the model, its address)."""
+    from tests.fake_model import FakeModel, serve
+
+    model = FakeModel()
+    with serve(model) as address:
+        yield model, address
+
+
+@pytest.fixture
+def contract_file(tmp_path: Path) -> Path:
+    """contract.json for the fake model."""
+    path = tmp_path / "contract.json"
+    contract = {
+        "model_name": "fake",
+        "signature_name": "serving_default",
+        "preprocessing": "none",
+        "labels": ["red", "green", "blue"],
+        "scores": "logits",
+    }
+    path.write_text(json.dumps(contract))
+    return path
+
+
+@pytest.fixture
+def picture_server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder served over HTTP: (the folder, its address without a final slash)."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    handler = partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each on stderr."""
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""

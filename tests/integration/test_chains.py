@@ -1,0 +1,205 @@
+"""The whole chain with models of one's own: a file, notebooks through papermill, an HTTP answer."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import grpc
+import keras
+import tensorflow as tf
+import tf_keras
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from gateway.images import decode, prepare
+from gateway.model_client import Contract, ModelClient, predict
+from tutorial import TutorialError, services
+from tutorial.notebooks import execute
+from tutorial.processes import free_port
+
+DATA = Path(__file__).parents[1] / "data"
+TINY = DATA / "keras27-nested-xception-tiny.h5"
+NOTEBOOKS = services.ROOT / "notebooks"
+TEN_LABELS = "a,b,c,d,e,f,g,h,i,j"
+
+
+@dataclass
+class Case:
+    """A model of somebody's own, and the function that its Keras original computes."""
+
+    parameters: dict[str, str]
+    original: object  # float32 pictures (N, height, width, 3) -> scores (N, labels)
+    scores: str
+    names: tuple[str, str]
+
+
+def keras3_file(folder: Path) -> Case:
+    """A .keras file: 96x96, three classes, softmax, names of its own."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((96, 96, 3), name="photo"),
+            keras.layers.Conv2D(8, 3, strides=4),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3, activation="softmax", name="animal"),
+        ]
+    )
+    path = folder / "animals.keras"
+    model.save(path)
+    parameters = {"MODEL": str(path), "LABELS": "cat, dog, bird", "PREPROCESSING": "unit"}
+    return Case(parameters, model, "probabilities", ("photo", "animal"))
+
+
+def keras2_file(_: Path) -> Case:
+    """The HDF5 file that Keras 2.7 wrote, the shape of file that the course publishes."""
+    model = tf_keras.models.load_model(TINY, compile=False)
+    parameters = {"MODEL": str(TINY), "LABELS": TEN_LABELS, "MODEL_NAME": "tiny"}
+    return Case(parameters, model, "logits", ("input_8", "dense_7"))
+
+
+def two_signatures(folder: Path) -> Case:
+    """A SavedModel folder with two signatures, of which the second is wanted."""
+    module = tf.Module()
+    module.weights = tf.Variable(tf.random.stateless_normal((3, 4), (1, 2)))
+    spec = tf.TensorSpec((None, 32, 48, 3), tf.float32, name="pixels")
+
+    @tf.function(input_signature=[spec])
+    def serving_default(pixels):
+        return {"brightness": tf.reduce_mean(pixels, axis=(1, 2, 3))[:, None]}
+
+    @tf.function(input_signature=[spec])
+    def classify(pixels):
+        mean = tf.reduce_mean(pixels, axis=(1, 2))
+        return {"season": mean @ module.weights, "mean": mean}
+
+    path = folder / "seasons"
+    tf.saved_model.save(
+        module, path, signatures={"serving_default": serving_default, "classify": classify}
+    )
+    parameters = {
+        "MODEL": str(path),
+        "LABELS": "spring,summer,autumn,winter",
+        "SIGNATURE": "classify",
+    }
+    return Case(
+        parameters, lambda x: classify(tf.constant(x))["season"], "logits", ("pixels", "season")
+    )
+
+
+@pytest.fixture(scope="module", params=[keras3_file, keras2_file, two_signatures])
+def chain(request, tmp_path_factory):
+    """A case, converted by notebook 01: (case, its model folder, folder for executed copies)."""
+    folder = tmp_path_factory.mktemp(request.param.__name__)
+    case = request.param(folder)
+    executed = execute(
+        NOTEBOOKS / "01-convert-model.ipynb",
+        case.parameters | {"MODELS_DIR": str(folder / "models")},
+        folder / "01.ipynb",
+    )
+    assert executed.exists()
+    [model_folder] = (folder / "models").iterdir()
+    return case, model_folder, folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    """A picture file of noise."""
+    path = tmp_path_factory.mktemp("pictures") / "noise.png"
+    noise = np.random.default_rng(3).integers(0, 256, (120, 90, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
+    case, folder, _ = chain
+    contract = Contract.read(folder / "contract.json")
+    assert contract.scores == case.scores
+    model_port, gateway_port = free_port(), free_port()
+    command = services.model_server_command(folder, model_port)
+    with (
+        services.start_model_server("chain model", command, model_port),
+        services.start_gateway(
+            gateway_port, model_port=model_port, contract=folder / "contract.json"
+        ),
+        grpc.insecure_channel(f"127.0.0.1:{model_port}") as channel,
+    ):
+        client = ModelClient(f"127.0.0.1:{model_port}", contract)
+        signature = client.signature(timeout=20)
+        assert (signature.input_name, signature.output_name) == case.names
+
+        image = decode(picture.read_bytes())
+        array = prepare(image, signature.input_size, contract.preprocessing)
+        from_keras = np.asarray(case.original(array))
+        saved = tf.saved_model.load(folder / "1").signatures[contract.signature_name]
+        from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        from_grpc = predict(stub, contract, signature, array, timeout=20)
+        with picture.open("rb") as file:
+            answer = requests.post(
+                f"http://127.0.0.1:{gateway_port}/predict", files={"file": file}, timeout=20
+            ).json()
+
+    np.testing.assert_allclose(from_saved, from_keras, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(from_grpc, from_keras, rtol=1e-5, atol=1e-5)
+    assert list(answer) == list(contract.labels)
+    np.testing.assert_allclose([list(answer.values())], from_keras, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lesson", ["02-inspect-saved-model", "03-tf-serving-connect", "05-gateway"]
+)
+def test_the_lessons_run_with_it(chain, picture, lesson):
+    case, folder, place = chain
+    parameters = {"MODEL_NAME": folder.name, "MODELS_DIR": str(folder.parent)}
+    parameters |= {
+        "02-inspect-saved-model": {
+            "SIGNATURE": case.parameters.get("SIGNATURE", "serving_default")
+        },
+        "03-tf-serving-connect": {"PICTURE": str(picture)},
+        "05-gateway": {"PICTURES": str(picture.parent), "PICTURE": picture.name},
+    }[lesson]
+    executed = execute(NOTEBOOKS / f"{lesson}.ipynb", parameters, place / f"{lesson}.ipynb")
+    labels = json.loads((folder / "contract.json").read_text())["labels"]
+    wanted = case.names[1] if lesson == "02-inspect-saved-model" else labels[-1]
+    assert wanted in executed.read_text()
+
+
+def test_keras_2_itself_gave_the_same_scores():
+    images = np.random.RandomState(0).uniform(-1, 1, (2, 299, 299, 3)).astype("float32")
+    scores = keras2_file(DATA).original(images)
+    expected = np.load(DATA / "keras27-nested-xception-tiny.expected.npz")["y"]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"MODEL": "/no/such/file.h5", "LABELS": "a,b"}, "there is no file /no/such/file.h5"),
+        ({"MODEL": str(TINY)}, "LABELS=cat,dog"),
+        ({"MODEL": str(TINY), "LABELS": "a,b"}, "2 labels need one output of that width"),
+        ({"MODEL": __file__, "LABELS": "a,b"}, "cannot be read as a Keras model"),
+    ],
+    ids=["missing", "no labels", "too few labels", "not a model"],
+)
+def test_a_conversion_that_cannot_work_says_why_and_leaves_nothing(parameters, words, tmp_path):
+    models = tmp_path / "models"
+    with pytest.raises(TutorialError, match=words):
+        execute(
+            NOTEBOOKS / "01-convert-model.ipynb",
+            parameters | {"MODELS_DIR": str(models)},
+            tmp_path / "executed.ipynb",
+        )
+    assert not models.exists()
+
+
+def test_a_misspelt_parameter_is_refused(tmp_path):
+    with pytest.raises(TutorialError, match="has no parameter MODELL"):
+        execute(NOTEBOOKS / "01-convert-model.ipynb", {"MODELL": "x"}, tmp_path / "x.ipynb")

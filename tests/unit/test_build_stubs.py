@@ -1,0 +1,43 @@
+"""The stubs are the wheels' own files, with nothing but protobuf around them."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from gateway.build_stubs import build, needed_files
+
+PACKAGES = Path(sysconfig.get_path("purelib"))
+
+
+def test_they_are_copies_of_the_pinned_wheels_files(tmp_path):
+    number = build(PACKAGES, tmp_path)
+    copies = [path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2*.py")]
+    assert number == len(copies) > 30
+    for name in copies:
+        assert (tmp_path / name).read_bytes() == (PACKAGES / name).read_bytes()
+
+
+def test_what_was_there_before_is_gone(tmp_path):
+    (tmp_path / "stale_pb2.py").touch()
+    build(PACKAGES, tmp_path)
+    assert not (tmp_path / "stale_pb2.py").exists()
+
+
+def test_they_import_without_tensorflow(tmp_path):
+    build(PACKAGES, tmp_path)
+    code = (
+        "from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc;"
+        "import sys; print('tensorflow.python' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert said.strip() == "False"
+
+
+def test_missing_wheels_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        needed_files(tmp_path)

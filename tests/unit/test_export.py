@@ -1,0 +1,85 @@
+"""The gateway's modules are what the notebooks export, and the exporter refuses what it cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tutorial import TutorialError
+from tutorial.export import compare, describe, render
+
+
+def notebook(folder: Path, *code: str, name: str = "01-lesson.ipynb") -> Path:
+    """Write a notebook with a title cell and the given code cells."""
+    cells = [{"cell_type": "markdown", "source": ["# 01 · Lesson\n", "> Says what it is.\n"]}]
+    cells += [{"cell_type": "code", "source": source.splitlines(True)} for source in code]
+    path = folder / "notebooks" / name
+    path.parent.mkdir(exist_ok=True)
+    (folder / "gateway").mkdir(exist_ok=True)
+    path.write_text(json.dumps({"cells": cells}))
+    return path
+
+
+def test_modules_are_what_the_notebooks_export(root):
+    differences = compare(root)
+    assert not differences, "\n".join(
+        describe(path, there, wanted) for path, (there, wanted) in differences.items()
+    )
+
+
+def test_exported_cells_become_a_module(tmp_path):
+    path = notebook(
+        tmp_path,
+        "#| default_exp lesson\nimport this",
+        "#| export\nimport sys\nimport os",
+        "print('shown, not exported')",
+        "#| export\ndef f():\n  return os, sys",
+    )
+    name, text = render(path)
+    assert name == "lesson"
+    assert text == (
+        '"""Says what it is.\n\n'
+        "Exported from notebooks/01-lesson.ipynb: change the notebook, then run `make export`.\n"
+        '"""\n\nimport os\nimport sys\n\n\ndef f():\n    return os, sys\n'
+    )
+
+
+def test_a_notebook_without_directives_exports_nothing(tmp_path):
+    assert render(notebook(tmp_path, "x = 1")) is None
+
+
+@pytest.mark.parametrize("line", ["%matplotlib inline", "!ls", "x = = 1"])
+def test_what_is_not_python_is_refused_with_its_place(tmp_path, line):
+    path = notebook(tmp_path, "#| default_exp lesson", f"#| export\n\n{line}")
+    with pytest.raises(TutorialError, match=r"01-lesson.ipynb, cell 3, line 2.*not plain Python"):
+        render(path)
+
+
+@pytest.mark.parametrize("code", [["#| export\nx = 1"], ["#| default_exp a", "#| default_exp b"]])
+def test_exactly_one_module_a_notebook(tmp_path, code):
+    with pytest.raises(TutorialError, match="wants one `#| default_exp NAME`"):
+        render(notebook(tmp_path, *code))
+
+
+def test_two_notebooks_cannot_write_one_module(tmp_path):
+    for name in ("01-a.ipynb", "02-b.ipynb"):
+        notebook(tmp_path, "#| default_exp lesson", name=name)
+    with pytest.raises(TutorialError, match="another notebook exports"):
+        compare(tmp_path)
+
+
+def test_every_kind_of_drift_is_found_and_named(tmp_path):
+    notebook(tmp_path, "#| default_exp missing", name="01-a.ipynb")
+    notebook(tmp_path, "#| default_exp changed", "#| export\nx = 1", name="02-b.ipynb")
+    gateway = tmp_path / "gateway"
+    (gateway / "changed.py").write_text("x = 2\n")
+    (gateway / "orphan.py").write_text('"""\nExported from notebooks/03-c.ipynb: …\n"""\n')
+    (gateway / "by_hand.py").write_text('"""No notebook knows it, and it does not say so."""\n')
+
+    said = {path.stem: describe(path, *texts) for path, texts in compare(tmp_path).items()}
+
+    assert said.keys() == {"missing", "changed", "orphan"}
+    assert "-x = 2" in said["changed"]
+    assert "+x = 1" in said["changed"]
+    assert "none does" in said["orphan"]
+    assert all("make export" in text for text in said.values())

@@ -1,0 +1,131 @@
+"""gateway/app: what a caller gets for good pictures, bad pictures and model trouble."""
+
+import io
+
+import grpc
+import pytest
+from PIL import Image
+
+from gateway.app import create_app
+from gateway.images import MAX_BYTES
+from tests.fake_model import signature
+
+
+@pytest.fixture
+def gateway(fake_model, contract_file):
+    """A test client of a gateway in front of the fake model."""
+    return create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
+
+
+def png(colour: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def upload(data: bytes) -> dict:
+    return {"data": {"file": (io.BytesIO(data), "picture.png")}}
+
+
+def problem_in(answer, status: int) -> str:
+    """Check the form of an error answer; return its detail."""
+    assert answer.status_code == status
+    assert answer.mimetype == "application/problem+json"
+    assert answer.json.keys() == {"type", "title", "status", "detail"}
+    assert answer.json["status"] == status
+    return answer.json["detail"]
+
+
+def test_an_upload_is_scored(gateway):
+    answer = gateway.post("/predict", **upload(png("lime")))
+    assert answer.status_code == 200
+    assert list(answer.json.items()) == [("red", 0.0), ("green", 255.0), ("blue", 0.0)]
+
+
+def test_an_address_is_fetched_and_scored(gateway, picture_server):
+    folder, address = picture_server
+    (folder / "blue.png").write_bytes(png("blue"))
+    answer = gateway.post("/predict", json={"url": f"{address}/blue.png"})
+    assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {}},
+        {"json": []},
+        {"json": {"url": 7}},
+        {"json": {"url": None}},
+        {"data": b"{"},
+        {"data": b'{"url": "x"', "content_type": "application/json"},
+        {"data": {"picture": "no file"}},
+    ],
+)
+def test_a_body_without_a_picture_says_what_to_send(gateway, body):
+    assert 'form field "file"' in problem_in(gateway.post("/predict", **body), 400)
+
+
+def test_what_is_no_picture_is_the_senders_error(gateway):
+    detail = problem_in(gateway.post("/predict", **upload(b"not a picture")), 400)
+    assert "not a whole picture" in detail
+
+
+def test_an_upload_over_the_limit_is_refused(gateway):
+    detail = problem_in(gateway.post("/predict", **upload(bytes(MAX_BYTES + 2**17))), 413)
+    assert "10 MB" in detail
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("GET", "/nowhere")])
+def test_what_flask_refuses_has_the_same_form(gateway, method, path):
+    problem_in(gateway.open(path, method=method), 405 if path == "/predict" else 404)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, 503),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
+        (grpc.StatusCode.NOT_FOUND, 503),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+        (grpc.StatusCode.INVALID_ARGUMENT, 502),
+        (grpc.StatusCode.FAILED_PRECONDITION, 502),
+        (grpc.StatusCode.INTERNAL, 502),
+    ],
+)
+def test_model_trouble_is_ours(gateway, fake_model, said, status):
+    fake_model[0].failure = said
+    detail = problem_in(gateway.post("/predict", **upload(png("red"))), status)
+    assert "told to fail" not in detail  # what the model says goes to the log
+
+
+def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model):
+    fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
+    problem_in(gateway.post("/predict", **upload(b"")), 400)
+
+
+def test_alive_and_ready_are_two_things(gateway, fake_model):
+    assert gateway.get("/livez").status_code == gateway.get("/readyz").status_code == 200
+    fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
+    assert gateway.get("/livez").status_code == 200
+    problem_in(gateway.get("/readyz"), 503)
+
+
+def test_never_ready_while_labels_and_output_differ(gateway, fake_model):
+    fake_model[0].definition = signature(outputs={"kinds": (-1, 4)})
+    problem_in(gateway.get("/readyz"), 502)
+    problem_in(gateway.post("/predict", **upload(png("red"))), 502)
+
+
+def test_the_page_knows_the_model_and_runs_nothing_foreign(gateway):
+    page = gateway.get("/")
+    assert "fake" in page.text
+    assert "logits" in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
+
+
+def test_settings_come_from_the_environment(contract_file, monkeypatch):
+    monkeypatch.setenv("GATEWAY_MODEL_ADDRESS", "model:8500")
+    monkeypatch.setenv("GATEWAY_MODEL_TIMEOUT", "2.5")
+    app = create_app(CONTRACT=contract_file)
+    assert app.config["MODEL_ADDRESS"] == "model:8500"
+    assert app.config["MODEL_TIMEOUT"] == 2.5

@@ -1,0 +1,79 @@
+"""models/NAME: whole or not there at all."""
+
+import json
+import shutil
+
+import pytest
+
+from tutorial import TutorialError
+from tutorial.model_folder import publish, require, served_name, versions
+
+
+@pytest.fixture
+def draft(tmp_path):
+    folder = tmp_path / "draft"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_text("graph")
+    return folder
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_version_and_contract_lie_side_by_side(draft, tmp_path):
+    folder = tmp_path / "models/mine"
+    assert publish(draft, folder, 3, {"labels": ["ä"]}) == folder / "3"
+    assert names(folder) == ["3", "contract.json"]
+    assert names(folder / "3") == ["saved_model.pb", "variables"]
+    assert json.loads((folder / "contract.json").read_text(encoding="utf-8"))["labels"] == ["ä"]
+
+
+def test_a_version_is_replaced_and_others_stay(draft, tmp_path):
+    folder = tmp_path / "mine"
+    publish(draft, folder, 1, {})
+    publish(draft, folder, 2, {})
+    (draft / "saved_model.pb").write_text("better")
+    publish(draft, folder, 2, {})
+    assert (folder / "1/saved_model.pb").read_text() == "graph"
+    assert (folder / "2/saved_model.pb").read_text() == "better"
+    assert names(folder) == ["1", "2", "contract.json"]
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_copy_that_fails_changes_nothing(draft, tmp_path, monkeypatch, there_before):
+    folder = tmp_path / "mine"
+    if there_before:
+        publish(draft, folder, 1, {"labels": ["old"]})
+
+    def break_off(source, target):
+        target.mkdir(parents=True)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", break_off)
+    with pytest.raises(OSError, match="No space"):
+        publish(draft, folder, 1, {"labels": ["new"]})
+    if there_before:
+        assert names(folder) == ["1", "contract.json"]
+        assert "old" in (folder / "contract.json").read_text()
+    else:
+        assert not folder.exists()
+
+
+def test_the_newest_version_is_a_number_not_a_word(tmp_path):
+    for name in ("2", "10", "9-draft", ".11.unfinished"):
+        (tmp_path / name).mkdir()
+    assert versions(tmp_path) == [2, 10]
+
+
+def test_a_missing_model_says_which_notebook_makes_it(tmp_path):
+    with pytest.raises(TutorialError, match="run notebook 01-convert-model first"):
+        require(tmp_path, "mine")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("starter", "starter"), ("course", "course"), ("../a/cats.h5", "cats"), ("dogs/", "dogs")],
+)
+def test_the_served_name(model, name):
+    assert served_name(model) == name

@@ -1,0 +1,70 @@
+"""Run notebooks with papermill; as a command, all of them in order, with a progress bar.
+
+python -m tutorial.notebooks        executed copies under build/notebooks/
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tutorial import TutorialError
+
+ROOT = Path(__file__).resolve().parents[1]
+EXECUTED = ROOT / "build/notebooks"
+
+
+def lessons() -> list[Path]:
+    """The numbered notebooks, in order."""
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
+
+
+def execute(
+    notebook: Path, parameters: dict[str, Any] | None = None, output: Path | None = None
+) -> Path:
+    """Run a notebook in its own folder; return the executed copy.
+
+    Raises TutorialError for a parameter that the notebook does not have, and for a cell that fails:
+    with the cell's own words where it raised TutorialError itself.
+    """
+    import papermill  # here, since it takes a second to load
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    known = papermill.inspect_notebook(notebook)
+    if unknown := (parameters or {}).keys() - known.keys():
+        raise TutorialError(f"{notebook.name} has no parameter {', '.join(sorted(unknown))}")
+    output = output or EXECUTED / notebook.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            parameters or {},
+            kernel_name="python3",
+            cwd=notebook.parent,
+            stderr_file=sys.stderr,  # a download shows its progress bar there
+            config=Config(KernelManager={"transport": "ipc"}),  # no port that others could reach
+        )
+    except PapermillExecutionError as error:
+        if error.ename == "TutorialError":
+            raise TutorialError(error.evalue) from None
+        raise TutorialError(
+            f"{notebook.name} failed with {error.ename}: {error.evalue.strip().splitlines()[0]}"
+            f" (the executed copy {output} shows where)"
+        ) from None
+    return output
+
+
+def main() -> None:
+    """Run all lessons in order; stop at the first that fails."""
+    for number, notebook in enumerate(lessons(), start=1):
+        print(f"{number} of {len(lessons())}  {notebook.name}", flush=True)
+        try:
+            execute(notebook)
+        except TutorialError as error:
+            sys.exit(f"make notebooks: {error}")
+    print(f"The executed copies are in {EXECUTED.relative_to(ROOT)}/")
+
+
+if __name__ == "__main__":
+    main()
