@@ -25,7 +25,7 @@ def signature(
     outputs: dict[str, tuple[int, ...]] | None = None,
     dtype: int = types_pb2.DT_FLOAT,
 ) -> SignatureDef:
-    """A signature with the given shapes; by default pictures of 4 rows and 6 columns to 3 scores."""
+    """A signature with the given shapes; by default 4x6 pictures to 3 scores."""
     definition = SignatureDef()
     for infos, shapes in (
         (definition.inputs, inputs or {"photo": (-1, 4, 6, 3)}),

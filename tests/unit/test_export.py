@@ -57,7 +57,7 @@ def test_what_is_not_python_is_refused_with_its_place(tmp_path, line):
 
 @pytest.mark.parametrize("code", [["#| export\nx = 1"], ["#| default_exp a", "#| default_exp b"]])
 def test_exactly_one_module_a_notebook(tmp_path, code):
-    with pytest.raises(TutorialError, match="wants one `#| default_exp NAME`"):
+    with pytest.raises(TutorialError, match=r"wants one `#\| default_exp NAME`"):
         render(notebook(tmp_path, *code))
 
 
