@@ -33,21 +33,37 @@ def main() -> None:
     parser.add_argument("--gateway-port", type=int, default=9696)
     parser.add_argument("--model-port", type=int, default=8500)
     args = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
     try:
         refuse_ports_in_use(GATEWAY_PORT=args.gateway_port, MODEL_PORT=args.model_port)
         name = convert(args.model, args.labels, args.preprocessing)
         print(f"Starting the model server and the gateway for {name}", flush=True)
+        told_to_end = catch_signals()
         with start(name, args.gateway_port, args.model_port) as servers:
             welcome(args.gateway_port)
-            while servers.running:
-                time.sleep(0.5)
+            while servers.running and not told_to_end:
+                time.sleep(0.2)
+        if not told_to_end:
             raise TutorialError(f"a server ended: {servers.log} says why")
-    except KeyboardInterrupt:
-        print("\nStopped.")
     except TutorialError as error:
         sys.exit(f"make run: {error}")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+
+
+def catch_signals() -> list[int]:
+    """Make Ctrl-C, TERM and HUP raise KeyboardInterrupt; return the list in which they are noted.
+
+    The note is for the case that the exception meets a destructor, where Python drops it.
+    """
+    noted: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    return noted
 
 
 def refuse_ports_in_use(**ports: int) -> None:
