@@ -20,6 +20,8 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from model_server import errors, tensors
 
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
 _METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 
 
@@ -47,7 +49,7 @@ class SavedModel:
         except BaseException:
             self.close()
             raise
-        self._session._extend_graph()  # hand over the whole graph now: `_run` does not
+        self._session._extend_graph()  # hand over the whole graph now: `run` does not
         self.signatures = SignatureDefMap()  # copies: the rest of what was loaded is let go
         for name, signature in loaded.signature_def.items():
             self.signatures.signature_def[name].CopyFrom(signature)
@@ -64,7 +66,7 @@ class SavedModel:
         The answer's model_spec has the request's model name and the signature; who knows the
         version adds it. Raises tf.errors.OpError.
         """
-        name = request.model_spec.signature_name or "serving_default"
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in self.signatures.signature_def:
             raise errors.FailedPrecondition(f'Serving signature key "{name}" not found.')
         signature = self.signatures.signature_def[name]
@@ -76,7 +78,7 @@ class SavedModel:
         inputs = _read_inputs(signature, request)
         outputs = _chosen_outputs(signature, request.output_filter)
 
-        arrays = self._run(
+        arrays = self.run(
             {signature.inputs[alias].name: array for alias, array in inputs.items()},
             [signature.outputs[alias].name for alias in outputs],
             timeout,
@@ -88,10 +90,10 @@ class SavedModel:
             tensors.write(array, response.outputs[alias])
         return response
 
-    def _run(
+    def run(
         self, feeds: dict[str, np.ndarray], fetches: list[str], timeout: float
     ) -> list[np.ndarray]:
-        """Run the graph on arrays by tensor name; return those asked for.
+        """Run the graph on arrays by tensor name within `timeout` seconds; return those asked for.
 
         Not through `Session.run`: that converts dtypes silently and refuses shapes other than the
         placeholder's, and TensorFlow Serving does neither.

@@ -407,12 +407,6 @@ def test_refused_status(client, spec, code, details):
     assert_refused(lambda: client.statuses(**spec), code, details)
 
 
-def test_what_is_not_served_yet_says_so(client):
-    with pytest.raises(grpc.RpcError) as caught:
-        client.prediction.Classify(PredictRequest(), timeout=SECONDS)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 # Versions
 
 
