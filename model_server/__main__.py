@@ -10,7 +10,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from model_server.versions import Repository
 
 HOST = "0.0.0.0"  # every interface, as TensorFlow Serving listens
 GRACE_SECONDS = 25  # for requests in flight when the server is told to end
@@ -29,20 +32,23 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: sys.exit(0))  # nothing is in flight before we listen
     _refuse_taken_port(flags.port)
 
-    _import_tensorflow_quietly()
-    from model_server.grpc_services import create_server
-    from model_server.versions import Model, Repository
+    _import_tensorflow_quietly(flags)
+    import tensorflow as tf
 
-    repository = Repository([Model(flags.model_name, flags.model_base_path)])
-    repository.poll()
-    if repository.has_failures():
-        return 1  # the log says why
+    from model_server import errors
+    from model_server.grpc_services import create_server
+
+    try:
+        repository = _open_repository(flags)
+    except tf.errors.OpError as error:
+        _fail(f"Failed to start server. Error: {errors.text(error)}")
     try:
         server, port = create_server(
             repository,
             f"{HOST}:{flags.port}",
             max_threads=flags.grpc_max_threads,
             channel_arguments=flags.grpc_channel_arguments,
+            socket_path=flags.grpc_socket_path,
         )
     except RuntimeError:
         _fail_for_port(flags.port)
@@ -50,14 +56,52 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     server.start()
-    if flags.file_system_poll_wait_seconds:
-        repository.watch(flags.file_system_poll_wait_seconds)
+    if flags.model_config_file and flags.model_config_file_poll_wait_seconds:
+        repository.watch_config(flags.model_config_file, flags.model_config_file_poll_wait_seconds)
     print(f"Running gRPC ModelServer at {HOST}:{port} ...", flush=True)
+    if flags.grpc_socket_path:
+        print(f"Running gRPC ModelServer at UNIX socket {flags.grpc_socket_path} ...", flush=True)
 
     stop.wait()
     logging.info("Ending: requests in flight are finished first")
     server.stop(GRACE_SECONDS).wait()
     return 0
+
+
+def _open_repository(flags: argparse.Namespace) -> "Repository":
+    """Load the models that the flags name; return when each has a version that is served.
+
+    A base path without a version is waited for, as TensorFlow Serving does. Raises
+    tf.errors.OpError.
+    """
+    from model_server import config
+    from model_server.versions import LoadOptions, Repository
+
+    options = LoadOptions(
+        tags=flags.saved_model_tags,
+        batching=(
+            config.read_batching_parameters(flags.batching_parameters_file)
+            if flags.enable_batching
+            else None
+        ),
+        warmup_iterations=(
+            max(1, flags.num_request_iterations_for_warmup) if flags.enable_model_warmup else 0
+        ),
+        retries=flags.max_num_load_retries,
+        retry_seconds=flags.load_retry_interval_micros / 1e6,
+    )
+    repository = Repository(
+        options=options, labels_for_unavailable=flags.allow_version_labels_for_unavailable_models
+    )
+    repository.reload(
+        config.read_models(flags.model_config_file)
+        if flags.model_config_file
+        else config.single_model(flags.model_name, flags.model_base_path)
+    )
+    if flags.file_system_poll_wait_seconds:
+        repository.watch(flags.file_system_poll_wait_seconds)
+    repository.wait_until_available()
+    return repository
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -66,13 +110,84 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--port", type=_whole_number, default=8500, help="gRPC port, 0 for a free one (8500)")
     add("--model_name", default="default", help="the name requests use (default)")
-    add("--model_base_path", type=Path, required=True, help="absolute path of the version folders")
+    add("--model_base_path", type=Path, help="absolute path of the version folders")
+    add(
+        "--model_config_file",
+        type=Path,
+        help="text-format ModelServerConfig: several models, version policies, labels; "
+        "--model_name and --model_base_path are then ignored",
+    )
+    add(
+        "--model_config_file_poll_wait_seconds",
+        type=_whole_number,
+        default=0,
+        help="seconds between two readings of that file, 0 for only one (0)",
+    )
+    add(
+        "--allow_version_labels_for_unavailable_models",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=False,
+        help="let a new label stand for a version that is not loaded yet, as all are at the start",
+    )
     add(
         "--file_system_poll_wait_seconds",
         type=_whole_number,
         default=1,
         help="seconds between two looks for a new version, 0 for only one look (1)",
     )
+    add(
+        "--max_num_load_retries",
+        type=_whole_number,
+        default=0,
+        help="how often loading a version is tried again. Default: 0, and whenever its files "
+        "change (TensorFlow Serving: 5, so that an error is not known for five minutes)",
+    )
+    add(
+        "--load_retry_interval_micros",
+        type=int,
+        default=60_000_000,
+        help="microseconds between two tries (60000000)",
+    )
+    add(
+        "--enable_batching",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=False,
+        help="run requests that come at the same time together",
+    )
+    add("--batching_parameters_file", type=Path, help="text-format BatchingParameters")
+    add(
+        "--enable_model_warmup",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=True,
+        help="run assets.extra/tf_serving_warmup_requests before a version is served (true)",
+    )
+    add(
+        "--num_request_iterations_for_warmup",
+        type=_whole_number,
+        default=1,
+        help="how often each of them is run (1)",
+    )
+    add(
+        "--saved_model_tags",
+        type=lambda text: tuple(text.split(",")),
+        default=("serve",),
+        help="comma-separated tags of the graph to load (serve)",
+    )
+    add(
+        "--tensorflow_session_parallelism",
+        type=_whole_number,
+        default=0,
+        help="threads inside an operation and threads for operations, 0 for one per CPU (0)",
+    )
+    add("--tensorflow_intra_op_parallelism", type=_whole_number, default=0, help="the former only")
+    add("--tensorflow_inter_op_parallelism", type=_whole_number, default=0, help="the latter only")
+    add("--grpc_socket_path", default="", help="a Unix socket to listen on as well")
     add("--grpc_max_threads", type=_whole_number, help="calls answered at once (4 per CPU)")
     add(
         "--grpc_channel_arguments",
@@ -80,10 +195,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="a comma-separated list, as in grpc.max_connection_age_ms=2000",
     )
     flags = parser.parse_args(argv)
-    if not flags.model_base_path.is_absolute():
+    if not (flags.model_base_path or flags.model_config_file):
+        parser.error("one of --model_base_path and --model_config_file is needed")
+    if not flags.model_config_file and not flags.model_base_path.is_absolute():
         parser.error(
             f"Expected model {flags.model_name} to have an absolute path; "
             f"got --model_base_path={flags.model_base_path}"
+        )
+    if flags.batching_parameters_file and not flags.enable_batching:
+        parser.error("--batching_parameters_file is set without --enable_batching")
+    either = flags.tensorflow_intra_op_parallelism or flags.tensorflow_inter_op_parallelism
+    if either and flags.tensorflow_session_parallelism:
+        parser.error(
+            "either configure --tensorflow_session_parallelism, or "
+            "--tensorflow_intra_op_parallelism and --tensorflow_inter_op_parallelism"
         )
     if flags.port > 65535:
         parser.error(f"--port={flags.port}: there is no such port")
@@ -94,6 +219,12 @@ def _whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
     return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "1")
 
 
 def _channel_arguments(text: str) -> dict[str, int | str]:
@@ -129,9 +260,10 @@ def _fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def _import_tensorflow_quietly() -> None:
+def _import_tensorflow_quietly(flags: argparse.Namespace) -> None:
     """Import TensorFlow, and open its first session, without the log lines it greets with.
 
+    The first session also fixes how many threads all others share.
     They are written by its C++ code, some of them whatever TF_CPP_MIN_LOG_LEVEL says. Keras, which
     TensorFlow imports where it finds it, is kept out: a third of the time, and nobody needs it.
     """
@@ -141,7 +273,12 @@ def _import_tensorflow_quietly() -> None:
         import tensorflow as tf
 
         tf.get_logger().setLevel(logging.ERROR)
-        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        both = flags.tensorflow_session_parallelism
+        threads = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=flags.tensorflow_intra_op_parallelism or both,
+            inter_op_parallelism_threads=flags.tensorflow_inter_op_parallelism or both,
+        )
+        with tf.compat.v1.Session(graph=tf.Graph(), config=threads) as session:
             with session.graph.as_default():
                 nothing = tf.no_op()
             session.run(nothing)

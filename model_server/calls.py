@@ -17,6 +17,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import (
     GetModelStatusResponse,
 )
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
@@ -100,6 +101,21 @@ class Calls:
             if error:
                 status.status.error_code = error.error_code
                 status.status.error_message = error.message
+        return response
+
+    def reload(
+        self, request: ReloadConfigRequest, timeout: float = math.inf
+    ) -> ReloadConfigResponse:
+        """Serve what a configuration lists and nothing else; return when new models are ready."""
+        if not request.config.HasField("model_config_list"):
+            raise errors.InvalidArgument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        added = self._repository.reload(request.config)
+        self._repository.wait_until_available(added, timeout=timeout)
+        response = ReloadConfigResponse()
+        response.status.SetInParent()  # OK is said, not left out
         return response
 
     def signature_inputs(self, spec: ModelSpec) -> Mapping[str, TensorInfo]:

@@ -21,6 +21,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import (
     GetModelStatusResponse,
 )
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
@@ -39,8 +40,11 @@ def create_server(
     *,
     max_threads: int | None = None,
     channel_arguments: Mapping[str, int | str] | None = None,
+    socket_path: str = "",
 ) -> tuple[grpc.Server, int]:
     """Return a server bound to an address, not yet started, and its port.
+
+    With a `socket_path`, it listens on that Unix socket too.
 
     Raises RuntimeError when the address cannot be bound.
     """
@@ -60,6 +64,8 @@ def create_server(
     healthy = health.HealthServicer()
     healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    if socket_path:
+        server.add_insecure_port(f"unix:{socket_path}")
     return server, server.add_insecure_port(address)
 
 
@@ -111,7 +117,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """tensorflow.serving.ModelService: GetModelStatus."""
+    """tensorflow.serving.ModelService: what is served, and how to change it."""
 
     def __init__(self, calls: Calls):
         """Pass requests on to `calls`."""
@@ -122,3 +128,9 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     ) -> GetModelStatusResponse:
         """Return the state of every version of a model, or of the one asked for."""
         return _answer(context, self._calls.status, request)
+
+    def HandleReloadConfigRequest(
+        self, request: ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> ReloadConfigResponse:
+        """Serve other models, other versions, under other labels."""
+        return _answer(context, self._calls.reload, request, context.time_remaining())

@@ -15,13 +15,14 @@ LARGEST = 1000  # records; TensorFlow Serving takes no more either
 _log = logging.getLogger(__name__)
 
 
-def replay(model: SavedModel, path: Path) -> int:
+def replay(model: SavedModel, path: Path, iterations: int = 1) -> int:
     """Run the requests in assets.extra/tf_serving_warmup_requests, if the SavedModel has that file.
 
-    Returns how many were run. Raises tf.errors.OpError when the file is damaged or a request fails.
+    Each is run `iterations` times. Returns how many there are, 0 where none is run. Raises
+    tf.errors.OpError when the file is damaged or a request fails.
     """
     file = path / "assets.extra" / "tf_serving_warmup_requests"
-    if not file.exists():
+    if not iterations or not file.exists():
         return 0
     run = 0
     try:
@@ -32,7 +33,8 @@ def replay(model: SavedModel, path: Path) -> int:
                 )
             log = PredictionLog.FromString(record)
             if log.HasField("predict_log"):
-                model.predict(log.predict_log.request)
+                for _ in range(iterations):
+                    model.predict(log.predict_log.request)
                 run += 1
             else:
                 _log.warning("Record %d of %s is no Predict request: skipped", number, file)

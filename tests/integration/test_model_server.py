@@ -43,10 +43,10 @@ SECONDS = 10  # for one call, and for what a server should do soon
 class Client:
     """Both services of a server on this machine."""
 
-    def __init__(self, port):
+    def __init__(self, port, address=None):
         self.port = port
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self.channel = grpc.insecure_channel(address or f"127.0.0.1:{port}", options=options)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -648,14 +648,18 @@ def test_process_finishes_what_is_in_flight_at_sigterm(saved, tmp_path):
             client.predict(predict_request())
 
 
-def test_broken_model_ends_the_process_with_one_line(tmp_path):
+def test_broken_model_ends_the_process(tmp_path):
     (tmp_path / "1").mkdir()
     process = start("--port=0", "--model_name=broken", f"--model_base_path={tmp_path}")
     with ended_in_any_case(process):
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    [line] = err.splitlines()
-    assert "Version 1 of broken could not be loaded: Could not find SavedModel .pb" in line
+    logged, said = err.splitlines()
+    assert "Version 1 of broken could not be loaded: Could not find SavedModel .pb" in logged
+    assert (
+        "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: {{name: "
+        "broken version: 1} due to error: NOT_FOUND: Could not find SavedModel .pb" in said
+    )
     assert not out
 
 
