@@ -57,8 +57,9 @@ class Batcher:
             use_per_session_threads=True,
         )
         self._session = tf.compat.v1.Session(graph=graph, config=config)
+        self._session._extend_graph()  # hand it over now, because `run` goes around Session.run
         self._queues = {
-            inputs: self._session.make_callable(end, feed_list=[start])
+            inputs: (start._as_tf_output(), end._as_tf_output())
             for inputs, (start, end) in ends.items()
         }
 
@@ -83,9 +84,11 @@ class Batcher:
         number = next(self._numbers)
         ticket = self._tickets[number] = _Ticket(feeds, fetches, time.monotonic() + timeout)
         try:
-            queue(np.stack([np.full(rows, number), np.arange(rows)], axis=1))
+            start, end = queue
+            numbered = np.stack([np.full(rows, number), np.arange(rows)], axis=1)
+            self._session._call_tf_sessionrun(None, {start: numbered}, [end], [], None)
         except tf.errors.OpError as error:
-            message = error.message.split("\n\t [[{{node", 1)[0]  # the node is none of the model's
+            message = error.message.split("\n\t [[{{node", 1)[0]  # a node that no model has
             raise type(error)(None, None, message) from None
         finally:
             del self._tickets[number]

@@ -109,13 +109,11 @@ def read_batching_parameters(path: Path | None) -> BatchingParameters:
     if path:
         read(path, message)
     given = {}
-    for field_, value in message.ListFields():
-        if isinstance(value, (wrappers.Int64Value, wrappers.BoolValue)):
-            given[field_.name] = value.value
-        elif field_.name == "allowed_batch_sizes":
-            given[field_.name] = tuple(value)
-        elif field_.name == "pad_variable_length_inputs":
-            given[field_.name] = value
+    for descriptor, value in message.ListFields():
+        if isinstance(value, Message):  # google.protobuf.Int64Value and the like
+            value = value.value
+        given[descriptor.name] = value if isinstance(value, int) else tuple(value)
+    given.pop("thread_pool_name", None)  # it names threads of TensorFlow Serving's
     parameters = BatchingParameters(**given)
     _check_batching(parameters)
     return parameters
