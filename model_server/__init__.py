@@ -3,6 +3,7 @@
 `python -m model_server` runs it. `config` reads configuration files, `versions` decides which
 version folders are served, `runtime` runs one SavedModel, `batching` groups requests for it,
 `inference` makes tf.Examples its inputs, `warmup` replays its warm-up requests, `tensors` turns
-messages into arrays and back, `calls` is what can be asked for, `grpc_services` answers calls,
-`__main__` is the command line.
+messages into arrays and back, `monitoring` counts. `calls` is what can be asked for: over gRPC
+(`grpc_services`) and over HTTP (`rest`, with JSON read by `rest_requests` and written by
+`rest_responses`). `__main__` is the command line.
 """

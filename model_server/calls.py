@@ -1,7 +1,8 @@
 """What can be asked of the server, whichever face it is asked through: gRPC or REST."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow_serving.apis.classification_pb2 import (
@@ -22,8 +23,8 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
-from model_server import errors, inference
-from model_server.runtime import DEFAULT_SIGNATURE
+from model_server import errors, inference, monitoring
+from model_server.runtime import DEFAULT_SIGNATURE, SavedModel
 from model_server.versions import Repository
 
 
@@ -40,7 +41,7 @@ class Calls:
     def predict(self, request: PredictRequest, timeout: float = math.inf) -> PredictResponse:
         """Run a signature on the request's inputs."""
         _require_spec(request)
-        with self._repository.lease(request.model_spec) as (version, model):
+        with self._running(request.model_spec, "Predict") as (version, model):
             response = model.predict(request, timeout)
         response.model_spec.version.value = version
         return response
@@ -50,16 +51,18 @@ class Calls:
     ) -> ClassificationResponse:
         """Run a classification signature on the request's examples."""
         _require_spec(request)
-        with self._repository.lease(request.model_spec) as (version, model):
+        with self._running(request.model_spec, "Classify") as (version, model):
             response = inference.classify(model, request, timeout)
+        monitoring.examples(request.model_spec.name, len(response.result.classifications))
         response.model_spec.version.value = version
         return response
 
     def regress(self, request: RegressionRequest, timeout: float = math.inf) -> RegressionResponse:
         """Run a regression signature on the request's examples."""
         _require_spec(request)
-        with self._repository.lease(request.model_spec) as (version, model):
+        with self._running(request.model_spec, "Regress") as (version, model):
             response = inference.regress(model, request, timeout)
+        monitoring.examples(request.model_spec.name, len(response.result.regressions))
         response.model_spec.version.value = version
         return response
 
@@ -68,7 +71,7 @@ class Calls:
     ) -> MultiInferenceResponse:
         """Run several signatures on the same examples; the first task names model and version."""
         spec = request.tasks[0].model_spec if request.tasks else ModelSpec()
-        with self._repository.lease(spec) as (version, model):
+        with self._running(spec, "MultiInference") as (version, model):
             response = inference.multi_inference(model, request, timeout)
         for result in response.results:
             result.model_spec.version.value = version
@@ -127,6 +130,12 @@ class Calls:
                     f'Serving signature name: "{name}" not found in signature def'
                 )
             return model.signatures.signature_def[name].inputs
+
+    @contextmanager
+    def _running(self, spec: ModelSpec, api: str) -> Iterator[tuple[int, SavedModel]]:
+        """Lend the model that a request names, with its version; measure how long it is at work."""
+        with self._repository.lease(spec) as lent, monitoring.runtime(spec.name, api):
+            yield lent
 
 
 def _require_spec(request) -> None:

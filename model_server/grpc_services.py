@@ -25,6 +25,7 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, Re
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
+from model_server import monitoring
 from model_server.calls import Calls
 from model_server.versions import Repository
 
@@ -69,6 +70,16 @@ def create_server(
     return server, server.add_insecure_port(address)
 
 
+def _run(context: grpc.ServicerContext, api: str, call: Callable, request):
+    """Return what a call that runs a model returns, within the caller's deadline; count it."""
+
+    def counted():
+        with monitoring.request(request.model_spec.name, api, "GRPC"):
+            return call(request, context.time_remaining())
+
+    return _answer(context, counted)
+
+
 def _answer(context: grpc.ServicerContext, call: Callable, *arguments):
     """Return what a call returns; its error's code and message become the status."""
     try:
@@ -89,19 +100,19 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         """Run a signature on the request's inputs."""
-        return _answer(context, self._calls.predict, request, context.time_remaining())
+        return _run(context, "Predict", self._calls.predict, request)
 
     def Classify(
         self, request: ClassificationRequest, context: grpc.ServicerContext
     ) -> ClassificationResponse:
         """Run a classification signature on the request's examples."""
-        return _answer(context, self._calls.classify, request, context.time_remaining())
+        return _run(context, "Classify", self._calls.classify, request)
 
     def Regress(
         self, request: RegressionRequest, context: grpc.ServicerContext
     ) -> RegressionResponse:
         """Run a regression signature on the request's examples."""
-        return _answer(context, self._calls.regress, request, context.time_remaining())
+        return _run(context, "Regress", self._calls.regress, request)
 
     def MultiInference(
         self, request: MultiInferenceRequest, context: grpc.ServicerContext

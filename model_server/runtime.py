@@ -18,7 +18,7 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from model_server import errors, tensors
+from model_server import errors, monitoring, tensors
 from model_server.batching import Batcher
 from model_server.config import BatchingParameters
 
@@ -136,9 +136,10 @@ class SavedModel:
         options = RunOptions(timeout_in_ms=_milliseconds(timeout)).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
-            values = self._session._call_tf_sessionrun(
-                buffer, fed, [tensor._as_tf_output() for tensor in fetched], [], None
-            )
+            with monitoring.run():
+                values = self._session._call_tf_sessionrun(
+                    buffer, fed, [tensor._as_tf_output() for tensor in fetched], [], None
+                )
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
         return [  # a scalar comes back bare

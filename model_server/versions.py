@@ -16,7 +16,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from model_server import config, errors, warmup
+from model_server import config, errors, monitoring, warmup
 from model_server.config import BatchingParameters, VersionPolicy
 from model_server.runtime import SavedModel
 
@@ -175,7 +175,10 @@ class Model:
         started = time.monotonic()
         servable = None
         try:
-            servable = SavedModel(path, tags=self._options.tags, batching=self._options.batching)
+            with monitoring.load(path):
+                servable = SavedModel(
+                    path, tags=self._options.tags, batching=self._options.batching
+                )
             requests = warmup.replay(servable, path, self._options.warmup_iterations)
         except Exception as error:  # whatever is wrong with this version, the others are served
             if servable:

@@ -56,7 +56,7 @@ def save_half_plus_two(path: Path) -> Path:
     """
     v1 = tf.compat.v1
     with v1.Session(graph=tf.Graph()) as session:
-        serialized = v1.placeholder(tf.string, name="tf_example")
+        serialized = v1.placeholder(tf.string, (None,), "tf_example")
         features = {
             "x": tf.io.FixedLenFeature([1], tf.float32),
             "label": tf.io.FixedLenFeature([1], tf.string, default_value=""),

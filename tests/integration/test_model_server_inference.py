@@ -8,6 +8,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -262,3 +263,25 @@ def test_health(channel):
     assert response.status == health_pb2.HealthCheckResponse.SERVING
     unknown = health_pb2.HealthCheckRequest(service="no")
     assert_refused(health.Check, unknown, grpc.StatusCode.NOT_FOUND, "")
+
+
+def test_warmup_runs_every_kind_of_request(tmp_path):
+    path = saved_models.save_half_plus_two(tmp_path / "1")
+    logs = [PredictionLog() for _ in range(4)]
+    logs[0].classify_log.request.CopyFrom(
+        ask(ClassificationRequest, "classify_x_to_y", example(1.0))
+    )
+    logs[1].regress_log.request.CopyFrom(ask(RegressionRequest, "regress_x_to_y", example(1.0)))
+    logs[2].multi_inference_log.request.CopyFrom(tasks(("regress_x_to_y", REGRESS)))
+    logs[3].classify_log.request.CopyFrom(ask(ClassificationRequest, "no", example(1.0)))
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    for count, error in ((3, None), (4, "No signature was found with the name: no")):
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for log in logs[:count]:
+                writer.write(log.SerializeToString())
+        model = Model("half", tmp_path)
+        model.poll()
+        [status] = model.statuses()
+        assert (status.error and status.error.message) == error
+        model.unload()
