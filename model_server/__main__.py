@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
@@ -30,15 +31,22 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))  # nothing is in flight before we listen
-    _refuse_taken_port(flags.port)
+    _refuse_taken_port(flags.port, "--port")
+    _refuse_taken_port(flags.rest_api_port, "--rest_api_port")
 
     _import_tensorflow_quietly(flags)
     import tensorflow as tf
 
-    from model_server import errors
+    from model_server import errors, monitoring
     from model_server.grpc_services import create_server
+    from model_server.rest import RestApi, RestServer
 
     try:
+        metrics_path = (
+            monitoring.read_path(flags.monitoring_config_file)
+            if flags.monitoring_config_file
+            else None
+        )
         repository = _open_repository(flags)
     except tf.errors.OpError as error:
         _fail(f"Failed to start server. Error: {errors.text(error)}")
@@ -49,9 +57,22 @@ def main(argv: list[str] | None = None) -> int:
             max_threads=flags.grpc_max_threads,
             channel_arguments=flags.grpc_channel_arguments,
             socket_path=flags.grpc_socket_path,
+            health_checks=flags.enable_grpc_healthcheck_service,
         )
     except RuntimeError:
-        _fail_for_port(flags.port)
+        _fail_for_port(flags.port, "--port")
+    rest = None
+    if flags.rest_api_port:
+        api = RestApi(
+            repository,
+            timeout=flags.rest_api_timeout_in_ms / 1000 or math.inf,
+            metrics_path=metrics_path,
+            cors=flags.rest_api_enable_cors_support,
+        )
+        try:
+            rest = RestServer(api, HOST, flags.rest_api_port, threads=flags.rest_api_num_threads)
+        except OSError:
+            _fail_for_port(flags.rest_api_port, "--rest_api_port")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -61,10 +82,16 @@ def main(argv: list[str] | None = None) -> int:
     print(f"Running gRPC ModelServer at {HOST}:{port} ...", flush=True)
     if flags.grpc_socket_path:
         print(f"Running gRPC ModelServer at UNIX socket {flags.grpc_socket_path} ...", flush=True)
+    if rest:
+        rest.start()
+        print(f"Exporting HTTP/REST API at:{HOST}:{rest.port} ...", flush=True)
 
     stop.wait()
     logging.info("Ending: requests in flight are finished first")
-    server.stop(GRACE_SECONDS).wait()
+    ended = server.stop(GRACE_SECONDS)
+    if rest:
+        rest.stop(GRACE_SECONDS)
+    ended.wait()
     return 0
 
 
@@ -190,6 +217,35 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--grpc_socket_path", default="", help="a Unix socket to listen on as well")
     add("--grpc_max_threads", type=_whole_number, help="calls answered at once (4 per CPU)")
     add(
+        "--enable_grpc_healthcheck_service",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=True,
+        help="answer the standard gRPC health checks (true; TensorFlow Serving: false)",
+    )
+    add("--rest_api_port", type=_whole_number, default=0, help="HTTP port, 0 for none (0)")
+    add("--rest_api_num_threads", type=_whole_number, help="answered at once there (4 per CPU)")
+    add(
+        "--rest_api_timeout_in_ms",
+        type=_whole_number,
+        default=30_000,
+        help="how long a model may run for a request over HTTP, 0 for ever (30000)",
+    )
+    add(
+        "--rest_api_enable_cors_support",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=False,
+        help="let pages of other origins use the HTTP port",
+    )
+    add(
+        "--monitoring_config_file",
+        type=Path,
+        help="text-format MonitoringConfig; it puts metrics for Prometheus on the HTTP port",
+    )
+    add(
         "--grpc_channel_arguments",
         type=_channel_arguments,
         help="a comma-separated list, as in grpc.max_connection_age_ms=2000",
@@ -210,8 +266,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
             "either configure --tensorflow_session_parallelism, or "
             "--tensorflow_intra_op_parallelism and --tensorflow_inter_op_parallelism"
         )
-    if flags.port > 65535:
-        parser.error(f"--port={flags.port}: there is no such port")
+    for flag in ("port", "rest_api_port"):
+        if getattr(flags, flag) > 65535:
+            parser.error(f"--{flag}={getattr(flags, flag)}: there is no such port")
     return flags
 
 
@@ -240,18 +297,18 @@ def _channel_arguments(text: str) -> dict[str, int | str]:
     return arguments
 
 
-def _refuse_taken_port(port: int) -> None:
+def _refuse_taken_port(port: int, flag: str) -> None:
     """Say so at once, not after the seconds it takes to load TensorFlow."""
     try:
         socket.create_server((HOST, port)).close()
     except OSError:
-        _fail_for_port(port)
+        _fail_for_port(port, flag)
 
 
-def _fail_for_port(port: int) -> NoReturn:
+def _fail_for_port(port: int, flag: str) -> NoReturn:
     _fail(
         f"Failed to start server. Error: port {port} is in use or not allowed; end what listens "
-        "there, or choose another with --port"
+        f"there, or choose another with {flag}"
     )
 
 

@@ -42,6 +42,7 @@ def create_server(
     max_threads: int | None = None,
     channel_arguments: Mapping[str, int | str] | None = None,
     socket_path: str = "",
+    health_checks: bool = True,
 ) -> tuple[grpc.Server, int]:
     """Return a server bound to an address, not yet started, and its port.
 
@@ -62,9 +63,10 @@ def create_server(
         PredictionService(calls), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(calls), server)
-    healthy = health.HealthServicer()
-    healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    if health_checks:
+        healthy = health.HealthServicer()
+        healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     if socket_path:
         server.add_insecure_port(f"unix:{socket_path}")
     return server, server.add_insecure_port(address)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tutorial.processes import free_port
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
@@ -30,6 +33,7 @@ from model_server import monitoring, rest_requests, rest_responses  # noqa: E402
 from model_server.rest import RestApi, RestServer  # noqa: E402
 from model_server.versions import Model, Repository  # noqa: E402
 from tests import saved_models  # noqa: E402  (needs TensorFlow)
+from tests.integration.test_model_server import ended_in_any_case, start  # noqa: E402
 
 SECONDS = 10
 METRICS = "/monitoring/prometheus/metrics"
@@ -539,6 +543,39 @@ def test_stopping_finishes_what_is_in_flight(repository):
     assert [(status, json.loads(text)) for status, text in answers] == [(200, {"outputs": 100_000})]
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
+
+
+def test_process_serves_both_faces_until_sigterm(tmp_path):
+    saved_models.save_scale(tmp_path / "scale" / "1")
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    port = free_port()
+    process = start(
+        "--port=0",
+        f"--rest_api_port={port}",
+        "--rest_api_num_threads=2",
+        "--rest_api_timeout_in_ms=5000",
+        "--model_name=scale",
+        f"--model_base_path={tmp_path / 'scale'}",
+        f"--monitoring_config_file={config}",
+    )
+    with ended_in_any_case(process):
+        assert process.stdout.readline().startswith("Running gRPC ModelServer at 0.0.0.0:")
+        assert process.stdout.readline() == f"Exporting HTTP/REST API at:0.0.0.0:{port} ...\n"
+        client, busy, answers = Client(port), Client(port), []
+        assert metric(client, ":tensorflow:core:graph_runs{}") == 0
+        body = {"signature_name": "count", "inputs": 100_000}
+        thread = threading.Thread(
+            target=lambda: answers.append(busy.post("/v1/models/scale:predict", body))
+        )
+        thread.start()
+        client.post("/v1/models/scale:predict", {"signature_name": "count", "inputs": 1})
+        assert not answers  # or the test shows nothing
+        process.send_signal(signal.SIGTERM)
+        thread.join(SECONDS)
+        assert answers == [(200, '{\n    "outputs": 100000\n}')]
+        assert process.wait(SECONDS) == 0
+        assert len(process.stderr.read().splitlines()) == 2  # loaded, ending
 
 
 # Metrics
