@@ -157,17 +157,21 @@ def _array(items: Iterable[str], separator: str) -> str:
 
 def _line(value: Any, depth: int) -> str:
     """Write nested lists of texts on one line."""
-    if isinstance(value, list):
-        return f"[{', '.join(_line(inner, depth + 1) for inner in value)}]"
-    return _members(depth, value) if isinstance(value, dict) else value
+    if not isinstance(value, list):
+        return _members(depth, value) if isinstance(value, dict) else value
+    if not value or not isinstance(value[0], str):
+        value = [_line(inner, depth + 1) for inner in value]
+    return f"[{', '.join(value)}]"
 
 
 def _lines(value: Any, depth: int) -> str:
     """Write nested lists of texts, an element a line."""
-    if isinstance(value, list) and value:
-        inner, outer = "\n" + _INDENT * (depth + 1), "\n" + _INDENT * depth
-        return "[" + ",".join(inner + _lines(one, depth + 1) for one in value) + outer + "]"
-    return _line(value, depth)
+    if not isinstance(value, list) or not value:
+        return _line(value, depth)
+    if not isinstance(value[0], str):
+        value = [_lines(inner, depth + 1) for inner in value]
+    inner, outer = "\n" + _INDENT * (depth + 1), "\n" + _INDENT * depth
+    return f"[{inner}{f',{inner}'.join(value)}{outer}]"
 
 
 def _string(text: str) -> str:
