@@ -92,11 +92,6 @@ class SavedModel:
         if name not in self.signatures.signature_def:
             raise errors.FailedPrecondition(f'Serving signature key "{name}" not found.')
         signature = self.signatures.signature_def[name]
-        if signature.method_name not in _METHODS:
-            raise errors.Internal(
-                "Expected prediction signature method_name to be one of "
-                f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}",
-            )
         inputs = _read_inputs(signature, request)
         outputs = _chosen_outputs(signature, request.output_filter)
 

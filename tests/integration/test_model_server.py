@@ -234,10 +234,10 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
             'Serving signature key "no" not found.',
         ),
         (
-            predict_request(signature="__saved_model_init_op"),
-            grpc.StatusCode.INTERNAL,
-            "Expected prediction signature method_name to be one of {tensorflow/serving/predict, "
-            "tensorflow/serving/classify, tensorflow/serving/regress}. Was: ",
+            predict_request({}, signature="__saved_model_init_op"),  # no tensor, but an operation
+            INVALID,
+            "Tensor NoOp, specified in either feed_devices or fetch_devices was not found in the "
+            "Graph",
         ),
         (
             predict_request({}),
