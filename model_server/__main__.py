@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
             socket_path=flags.grpc_socket_path,
             health_checks=flags.enable_grpc_healthcheck_service,
         )
-    except RuntimeError:
+    except RuntimeError as error:
+        if "unix:" in str(error):
+            _fail(f"Failed to start server. Error: cannot listen at {flags.grpc_socket_path}")
         _fail_for_port(flags.port, "--port")
     rest = None
     if flags.rest_api_port:
@@ -355,6 +357,10 @@ def _native_stderr_muted() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
     logging.shutdown()
+    sys.stdout.flush()
     os._exit(code)  # a thread still inside TensorFlow would hold up a regular exit

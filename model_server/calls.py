@@ -1,7 +1,7 @@
 """What can be asked of the server, whichever face it is asked through: gRPC or REST."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
@@ -107,7 +107,10 @@ class Calls:
         return response
 
     def reload(
-        self, request: ReloadConfigRequest, timeout: float = math.inf
+        self,
+        request: ReloadConfigRequest,
+        timeout: float = math.inf,
+        give_up: Callable[[], bool] = lambda: False,
     ) -> ReloadConfigResponse:
         """Serve what a configuration lists and nothing else; return when new models are ready."""
         if not request.config.HasField("model_config_list"):
@@ -116,7 +119,7 @@ class Calls:
                 "Only ModelConfigList is currently supported"
             )
         added = self._repository.reload(request.config)
-        self._repository.wait_until_available(added, timeout=timeout)
+        self._repository.wait_until_available(added, timeout=timeout, give_up=give_up)
         response = ReloadConfigResponse()
         response.status.SetInParent()  # OK is said, not left out
         return response

@@ -146,4 +146,10 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self, request: ReloadConfigRequest, context: grpc.ServicerContext
     ) -> ReloadConfigResponse:
         """Serve other models, other versions, under other labels."""
-        return _answer(context, self._calls.reload, request, context.time_remaining())
+        return _answer(
+            context,
+            self._calls.reload,
+            request,
+            context.time_remaining(),
+            lambda: not context.is_active(),
+        )

@@ -75,12 +75,12 @@ class Model:
         self._options = options or LoadOptions()
         self._versions: dict[int, _Version] = {}
         self._changed = threading.Condition()
+        self._complaint = ""
         self.configure(base_path, policy or VersionPolicy())
 
     def configure(self, base_path: Path, policy: VersionPolicy) -> None:
         """Change what the next poll looks for, and where."""
         self._base_path, self._policy = base_path, policy
-        self._complaint = ""
         self.retired = False
 
     def poll(self) -> None:

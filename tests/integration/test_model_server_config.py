@@ -363,6 +363,22 @@ def test_process_with_a_configuration_file(three, tmp_path):
         assert process.wait(SECONDS) == 0
 
 
+def test_socket_path_is_taken_over_from_a_server_that_left_it(saved, tmp_path):  # noqa: F811
+    path = tmp_path / "s"
+    for _ in range(2):  # the second finds the file, and perhaps the first still there
+        server, _ = create_server(Repository(), "127.0.0.1:0", socket_path=str(path))
+        server.start()
+    client = Client(0, f"unix:{path}")
+    details = "Servable not found for request: Latest(scale)"
+    assert_refused(lambda: client.predict(predict_request()), NOT_FOUND, details)
+    server.stop(None)
+
+
+def test_socket_path_that_cannot_be(tmp_path):
+    with pytest.raises(RuntimeError, match="unix:"):
+        create_server(Repository(), "127.0.0.1:0", socket_path=str(tmp_path / "none" / "s"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
