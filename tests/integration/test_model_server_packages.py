@@ -1,6 +1,7 @@
-"""The model server's own list of packages: pinned as in the project's, and enough to run it."""
+"""The model server alone: its list of packages, and its image."""
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -54,3 +55,28 @@ def test_server_needs_no_other_package(tmp_path):
     assert ended.returncode == 1
     [line] = ended.stderr.splitlines()  # all is imported, and then there is nothing to serve
     assert "none; No such file or directory" in line
+
+
+def test_image_serves_with_tensorflows_version_by_default():
+    dockerfile = (ROOT / "Dockerfile.model").read_text()
+    stages = re.findall(r"^FROM (\S+) AS (\S+)", dockerfile, re.M)
+    assert stages[-1] == ("${SERVING_IMAGE}", "serving")
+    version = re.search(r"SERVING_IMAGE=docker.io/tensorflow/serving:(\S+)", dockerfile)[1]
+    assert version == pins(LISTED)["tensorflow"]
+
+
+def test_image_starts_the_model_server_with_flags_that_it_knows():
+    from model_server.__main__ import _parse
+
+    dockerfile = (ROOT / "Dockerfile.model").read_text()
+    command = json.loads(re.search(r"^ENTRYPOINT (.*)$", dockerfile, re.M)[1])
+    variables = {"MODEL_NAME": "starter", "MODEL_BASE_PATH": "/models"}
+    shown = [*command[:2], command[2].replace("exec /opt/venv/bin/python", "printf '%s\n'")]
+    extra = ["--rest_api_num_threads=3", "--model_base_path=/two words"]
+    ran = subprocess.run(
+        [*shown, command[3], *extra], env=variables, capture_output=True, text=True, check=True
+    )
+    module, flags = ran.stdout.splitlines()[:2], _parse(ran.stdout.splitlines()[2:])
+    assert module == ["-m", "model_server"]
+    assert (flags.port, flags.rest_api_port, flags.model_name) == (8500, 8501, "starter")
+    assert (flags.rest_api_num_threads, str(flags.model_base_path)) == (3, "/two words")
