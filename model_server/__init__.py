@@ -4,6 +4,6 @@
 version folders are served, `runtime` runs one SavedModel, `batching` groups requests for it,
 `inference` makes tf.Examples its inputs, `warmup` replays its warm-up requests, `tensors` turns
 messages into arrays and back, `monitoring` counts. `calls` is what can be asked for: over gRPC
-(`grpc_services`) and over HTTP (`rest`, with JSON read by `rest_requests` and written by
-`rest_responses`). `__main__` is the command line.
+(`grpc_services`, `profiler`) and over HTTP (`rest`, with JSON read by `rest_requests` and written
+by `rest_responses`). `__main__` is the command line.
 """

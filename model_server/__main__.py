@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             channel_arguments=flags.grpc_channel_arguments,
             socket_path=flags.grpc_socket_path,
             health_checks=flags.enable_grpc_healthcheck_service,
+            profiler=flags.enable_profiler,
         )
     except RuntimeError as error:
         if "unix:" in str(error):
@@ -225,6 +226,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         const=True,
         default=True,
         help="answer the standard gRPC health checks (true; TensorFlow Serving: false)",
+    )
+    add(
+        "--enable_profiler",
+        type=_switch,
+        nargs="?",
+        const=True,
+        default=True,
+        help="let TensorFlow's profiler be asked for traces on the gRPC port (true)",
     )
     add("--rest_api_port", type=_whole_number, default=0, help="HTTP port, 0 for none (0)")
     add("--rest_api_num_threads", type=_whole_number, help="answered at once there (4 per CPU)")

@@ -27,6 +27,7 @@ from tensorflow_serving.apis.regression_pb2 import RegressionRequest, Regression
 
 from model_server import monitoring
 from model_server.calls import Calls
+from model_server.profiler import ProfilerService
 from model_server.versions import Repository
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes
@@ -43,6 +44,7 @@ def create_server(
     channel_arguments: Mapping[str, int | str] | None = None,
     socket_path: str = "",
     health_checks: bool = True,
+    profiler: bool = True,
 ) -> tuple[grpc.Server, int]:
     """Return a server bound to an address, not yet started, and its port.
 
@@ -67,6 +69,8 @@ def create_server(
         healthy = health.HealthServicer()
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    if profiler:
+        server.add_generic_rpc_handlers([ProfilerService()])
     if socket_path:
         server.add_insecure_port(f"unix:{socket_path}")
     return server, server.add_insecure_port(address)

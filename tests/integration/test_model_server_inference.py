@@ -285,3 +285,21 @@ def test_warmup_runs_every_kind_of_request(tmp_path):
         [status] = model.statuses()
         assert (status.error and status.error.message) == error
         model.unload()
+
+
+def test_profiler_traces_what_runs(channel, stub, tmp_path):
+    asked = ask(RegressionRequest, "regress_x_to_y", example(1.0))
+    trace = channel.unary_unary("/tensorflow.ProfilerService/Profile")
+    # tensorflow.ProfileRequest, which no Python package has: opts (host tracer level 2, version 1,
+    # duration_ms 300), repository_root
+    root = str(tmp_path).encode()
+    options = b"\x10\x02" + b"\x28\x01" + b"\x48\xac\x02"
+    request = b"\x22" + bytes([len(options)]) + options + b"\x2a" + bytes([len(root)]) + root
+    traced = trace.future(request, timeout=SECONDS)
+    while not traced.done():
+        stub.Regress(asked, timeout=SECONDS)
+    assert traced.code() == grpc.StatusCode.OK
+    [file] = tmp_path.rglob("*.xplane.pb")
+    assert b"SessionRun" in file.read_bytes()
+    unknown = channel.unary_unary("/tensorflow.ProfilerService/No")
+    assert_refused(unknown, b"", grpc.StatusCode.UNIMPLEMENTED, "")
