@@ -18,6 +18,7 @@ tf.get_logger().setLevel("ERROR")
 
 from tensorflow.core.example.example_pb2 import Example  # noqa: E402
 
+from model_server import monitoring  # noqa: E402
 from model_server.grpc_services import create_server  # noqa: E402
 from model_server.versions import Model, Repository  # noqa: E402
 from tests import saved_models  # noqa: E402  (needs TensorFlow)
@@ -263,6 +264,26 @@ def test_health(channel):
     assert response.status == health_pb2.HealthCheckResponse.SERVING
     unknown = health_pb2.HealthCheckRequest(service="no")
     assert_refused(health.Check, unknown, grpc.StatusCode.NOT_FOUND, "")
+
+
+def test_calls_are_counted(stub):
+    def metrics():
+        lines = (line.rsplit(" ", 1) for line in monitoring.page().splitlines())
+        values = {name: value for name, value in lines if not name.startswith("#")}
+        return [
+            float(values.get(f":tensorflow:serving:{name}", 0))
+            for name in (
+                'request_count{model_name="half",status="OK"}',
+                'request_latency_count{model_name="half",API="Classify",entrypoint="GRPC"}',
+                'runtime_latency_count{model_name="half",API="Classify",runtime="TF1"}',
+                'request_example_count_total{model="half"}',
+            )
+        ]
+
+    before = metrics()
+    asked = ask(ClassificationRequest, "classify_x_to_y", *[example(2.0)] * 3)
+    stub.Classify(asked, timeout=SECONDS)
+    assert metrics() == [now + more for now, more in zip(before, (1, 1, 1, 3), strict=True)]
 
 
 def test_warmup_runs_every_kind_of_request(tmp_path):

@@ -159,7 +159,7 @@ def test_scalar_and_nested_inputs(client):
         ("float32", "[0.1, 1e-7, 16777215, 123456789.0]", "0.1, 1e-07, 16777215.0, 123456792.0"),
         ("float32", "[NaN, Infinity, -Infinity]", "NaN, Infinity, -Infinity"),
         ("float32", "[0.2, -0.0, 9000000]", "0.2, -0.0, 9e+06"),
-        ("float64", "[0.1, 0.1234567890123]", "0.1, 0.1234567890123"),
+        ("float64", "[0.1, 0.1234567890123]", "0.1, 0.12345678901230001"),
         ("int8", "[1, 300, -129]", "1, 44, 127"),  # wraps, as TensorFlow Serving's does
         ("int64", "[9223372036854775807, -9223372036854775808]", None),
         ("uint64", "[18446744073709551615]", None),
@@ -170,10 +170,7 @@ def test_scalar_and_nested_inputs(client):
 def test_numbers(client, dtype, sent, received):
     body = f'{{"signature_name": "echo_{dtype}", "instances": {sent}}}'
     expected = f'{{\n    "predictions": [{received or sent[1:-1]}\n    ]\n}}'
-    status, answer = client.post("/v1/models/scale:predict", body)
-    if dtype == "float64":
-        answer = answer.replace("0.12345678901230001", "0.1234567890123")
-    assert (status, answer) == (200, expected)
+    assert client.post("/v1/models/scale:predict", body) == (200, expected)
 
 
 def test_compressed_body(client):
