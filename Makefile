@@ -49,6 +49,9 @@ format: .venv/.installed  ## let ruff mend what it can
 lock: .venv/.installed  ## renew requirements.txt from requirements.in
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --upgrade --quiet requirements.in -o requirements.txt
+	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-deps --no-annotate --constraint requirements.txt --quiet \
+	  model_server/requirements.in -o model_server/requirements.txt
 
 clean:  ## remove what the targets made, models included
 	rm -rf .venv build models

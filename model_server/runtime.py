@@ -18,7 +18,11 @@ from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from model_server import errors, tensors
+from model_server import errors, monitoring, tensors
+from model_server.batching import Batcher
+from model_server.config import BatchingParameters
+
+DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
 _METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
 
@@ -29,8 +33,18 @@ class SavedModel:
     Every error is a tf.errors.OpError: its code is the status to answer, its message the details.
     """
 
-    def __init__(self, path: Path):
-        """Load the graph tagged `serve`. Raises tf.errors.OpError or what TensorFlow raises."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tags: Collection[str] = (tf.saved_model.SERVING,),
+        batching: BatchingParameters | None = None,
+    ):
+        """Load the graph with these tags; with `batching`, requests are run together.
+
+        Raises tf.errors.OpError or what TensorFlow raises.
+        """
+        self._batcher: Batcher | None = None
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
@@ -41,19 +55,29 @@ class SavedModel:
         self._session = tf.compat.v1.Session(graph=self._graph)
         try:
             with self._graph.as_default():
-                loaded = tf.compat.v1.saved_model.load(
-                    self._session, [tf.saved_model.SERVING], str(path)
-                )
+                loaded = tf.compat.v1.saved_model.load(self._session, list(tags), str(path))
         except BaseException:
             self.close()
             raise
-        self._session._extend_graph()  # hand over the whole graph now: `_run` does not
+        self._session._extend_graph()  # hand over the whole graph now: `run` does not
         self.signatures = SignatureDefMap()  # copies: the rest of what was loaded is let go
         for name, signature in loaded.signature_def.items():
             self.signatures.signature_def[name].CopyFrom(signature)
+        if batching:
+            self._batcher = Batcher(
+                self._run_alone,
+                batching,
+                (
+                    frozenset(info.name for info in signature.inputs.values())
+                    for signature in self.signatures.signature_def.values()
+                    if signature.method_name in _METHODS
+                ),
+            )
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
+        if self._batcher:
+            self._batcher.close()
         self._session.close()
         del self._session, self._graph
         gc.collect()  # graphs hold on to themselves in cycles
@@ -64,19 +88,14 @@ class SavedModel:
         The answer's model_spec has the request's model name and the signature; who knows the
         version adds it. Raises tf.errors.OpError.
         """
-        name = request.model_spec.signature_name or "serving_default"
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if name not in self.signatures.signature_def:
             raise errors.FailedPrecondition(f'Serving signature key "{name}" not found.')
         signature = self.signatures.signature_def[name]
-        if signature.method_name not in _METHODS:
-            raise errors.Internal(
-                "Expected prediction signature method_name to be one of "
-                f"{{{', '.join(_METHODS)}}}. Was: {signature.method_name}",
-            )
         inputs = _read_inputs(signature, request)
         outputs = _chosen_outputs(signature, request.output_filter)
 
-        arrays = self._run(
+        arrays = self.run(
             {signature.inputs[alias].name: array for alias, array in inputs.items()},
             [signature.outputs[alias].name for alias in outputs],
             timeout,
@@ -88,10 +107,21 @@ class SavedModel:
             tensors.write(array, response.outputs[alias])
         return response
 
-    def _run(
+    def run(
         self, feeds: dict[str, np.ndarray], fetches: list[str], timeout: float
     ) -> list[np.ndarray]:
-        """Run the graph on arrays by tensor name; return those asked for.
+        """Run the graph on arrays by tensor name within `timeout` seconds; return those asked for.
+
+        Raises tf.errors.OpError.
+        """
+        if self._batcher:
+            return self._batcher.run(feeds, fetches, timeout)
+        return self._run_alone(feeds, fetches, timeout)
+
+    def _run_alone(
+        self, feeds: dict[str, np.ndarray], fetches: list[str], timeout: float
+    ) -> list[np.ndarray]:
+        """Do what `run` says, at once and without company.
 
         Not through `Session.run`: that converts dtypes silently and refuses shapes other than the
         placeholder's, and TensorFlow Serving does neither.
@@ -101,9 +131,10 @@ class SavedModel:
         options = RunOptions(timeout_in_ms=_milliseconds(timeout)).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
-            values = self._session._call_tf_sessionrun(
-                buffer, fed, [tensor._as_tf_output() for tensor in fetched], [], None
-            )
+            with monitoring.run():
+                values = self._session._call_tf_sessionrun(
+                    buffer, fed, [tensor._as_tf_output() for tensor in fetched], [], None
+                )
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
         return [  # a scalar comes back bare

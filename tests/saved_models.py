@@ -48,14 +48,79 @@ def save_scale(path: Path, factor: float = 2.0) -> Path:
 
 
 def save_half_plus_two(path: Path) -> Path:
-    """Save TensorFlow Serving's own example in TensorFlow 1's style: x (-1, 1) -> y = x / 2 + 2."""
+    """Save TensorFlow Serving's own example in TensorFlow 1's style: x (-1, 1) -> y = x / 2 + 2.
+
+    serving_default: x -> y; all others read tf.Examples with a feature x (and label, text that is
+    "" where it is missing): regress_x_to_y, classify_x_to_y with y for scores, classify_labels
+    with two classes and scores, and signatures whose outputs no Classify or Regress can use.
+    """
     v1 = tf.compat.v1
     with v1.Session(graph=tf.Graph()) as session:
-        x = v1.placeholder(tf.float32, (None, 1), "x")
+        serialized = v1.placeholder(tf.string, (None,), "tf_example")
+        features = {
+            "x": tf.io.FixedLenFeature([1], tf.float32),
+            "label": tf.io.FixedLenFeature([1], tf.string, default_value=""),
+        }
+        parsed = v1.parse_example(serialized, features)
+        x = tf.identity(parsed["x"], name="x")
         half = v1.get_variable("half", initializer=0.5, use_resource=False)
         y = tf.add(x * half, 2.0, name="y")
+        labels = tf.concat([parsed["label"], tf.strings.upper(parsed["label"])], axis=1)
         session.run(v1.global_variables_initializer())
-        v1.saved_model.simple_save(session, str(path), {"x": x}, {"y": y})
+
+        def signature(method, inputs, **outputs):
+            infos = [
+                {alias: v1.saved_model.build_tensor_info(tensor) for alias, tensor in some.items()}
+                for some in (inputs, outputs)
+            ]
+            return v1.saved_model.build_signature_def(*infos, f"tensorflow/serving/{method}")
+
+        example = {"inputs": serialized}
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(
+            session,
+            [tf.saved_model.SERVING],
+            {
+                "serving_default": signature("predict", {"x": x}, y=y),
+                "regress_x_to_y": signature("regress", example, outputs=y),
+                "classify_x_to_y": signature("classify", example, scores=y),
+                "classify_labels": signature(
+                    "classify", example, classes=labels, scores=tf.concat([y, -y], axis=1)
+                ),
+                "classify_only_labels": signature("classify", example, classes=labels),
+                "classify_flat": signature("classify", example, scores=y[:, 0]),
+                "classify_swapped": signature("classify", example, classes=y, scores=y),
+                "classify_unequal": signature("classify", example, classes=labels, scores=y),
+                "regress_x": signature("regress", {"inputs": x}, outputs=y),
+                "regress_sum": signature("regress", example, outputs=tf.reduce_sum(y)[None]),
+                "regress_pairs": signature("regress", example, outputs=tf.concat([y, y], axis=1)),
+                "regress_labels": signature("regress", example, outputs=parsed["label"]),
+            },
+        )
+        builder.save()
+    return path
+
+
+def save_half_plus_two_of_tensorflow_2(path: Path) -> Path:
+    """Save the same in TensorFlow 2's style: two signatures that read tf.Examples.
+
+    Their method names are Predict's, as TensorFlow 2 writes them, and each has its own input.
+    """
+    module = tf.Module()
+    module.half = tf.Variable(0.5)
+    spec = tf.TensorSpec((None,), tf.string, "inputs")
+
+    @tf.function(input_signature=[spec])
+    def regress(inputs):
+        x = tf.io.parse_example(inputs, {"x": tf.io.FixedLenFeature([1], tf.float32)})["x"]
+        return {"outputs": module.half * x + 2}
+
+    @tf.function(input_signature=[spec])
+    def classify(inputs):
+        return {"scores": regress(inputs)["outputs"]}
+
+    signatures = {"regress_x_to_y": regress, "classify_x_to_y": classify}
+    tf.saved_model.save(module, str(path), signatures=signatures)
     return path
 
 

@@ -1,0 +1,345 @@
+"""Measure the model server against the same SavedModel called directly, on this machine.
+
+    python benchmarks/model_server.py [--rounds=5] [--seconds=20] [--output=FILE.json]
+
+The model is the full-size Xception of tf_keras.applications with random weights from a fixed seed.
+What counts are ratios and differences: both sides of each are measured in turn, round after round,
+so that a machine that is slow for a while is slow for both. Everything is printed, and written as
+JSON with the machine it came from.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE = (299, 299, 3)  # as float32: 1,072,812 bytes
+CLIENTS, BATCH = 16, 8
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+BATCHING = f"""
+max_batch_size {{ value: {BATCH} }}
+batch_timeout_micros {{ value: 2000 }}
+num_batch_threads {{ value: 1 }}
+max_enqueued_batches {{ value: 100 }}
+"""
+AIMS = {
+    "throughput": f"at least 0.9 of the images/s of direct calls in batches of {BATCH}",
+    "overhead": "at most 8 ms over the direct call for a 1 MB tensor, one client",
+    "start": "ready at most 10 s after the command, warm-up included",
+    "memory": "flat after 10,000 requests",
+}
+
+
+# The other side: run in a process of its own, because it needs TensorFlow and Keras
+
+
+def save_models(folder: Path) -> None:
+    """Save `xception`, with a warm-up file, and `mean`, which does next to nothing.
+
+    Prints the name of the former's input.
+    """
+    import tensorflow as tf
+    import tf_keras
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    tf_keras.utils.set_random_seed(1)
+    model = tf_keras.applications.Xception(
+        weights=None, classes=10, classifier_activation=None, input_shape=IMAGE
+    )
+    model.export(folder / "xception" / "1")
+    loaded = tf.saved_model.load(folder / "xception" / "1").signatures["serving_default"]
+    [name] = loaded.structured_input_signature[1]
+    print(name)
+    extra = folder / "xception" / "1" / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for size in (1, BATCH):
+            log = PredictionLog()
+            log.predict_log.request.CopyFrom(make_request("xception", name, size))
+            writer.write(log.SerializeToString())
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE), tf.float32, "x")])
+    def mean(x):
+        return {"mean": tf.reduce_mean(x, axis=(1, 2, 3))}
+
+    tf.saved_model.save(tf.Module(), folder / "mean" / "1", signatures=mean)
+
+
+def call_directly(path: Path) -> None:
+    """Answer commands on stdin: "SIZE SECONDS" prints how long each call took in that time."""
+    import tensorflow as tf
+
+    signature = tf.saved_model.load(path).signatures["serving_default"]
+    [name] = signature.structured_input_signature[1]
+
+    def call(images: np.ndarray) -> None:
+        for value in signature(**{name: tf.constant(images)}).values():
+            value.numpy()
+
+    images = {size: make_images(size) for size in (1, BATCH)}
+    for batch in images.values():
+        call(batch)
+    for line in sys.stdin:
+        size, seconds = line.split()
+        print(json.dumps(time_calls(partial(call, images[int(size)]), float(seconds))), flush=True)
+
+
+# This side: the server, its clients, the report
+
+
+def make_images(size: int) -> np.ndarray:
+    """Return `size` images of noise, between -1 and 1."""
+    return np.random.default_rng(1).uniform(-1, 1, (size, *IMAGE)).astype(np.float32)
+
+
+def make_request(model: str, name: str, size: int) -> PredictRequest:
+    """Return a request with `size` images."""
+    request = PredictRequest()
+    request.model_spec.name = model
+    tensor = request.inputs[name]
+    tensor.dtype = 1  # DT_FLOAT
+    for length in (size, *IMAGE):
+        tensor.tensor_shape.dim.add(size=length)
+    tensor.tensor_content = make_images(size).tobytes()
+    return request
+
+
+def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
+    """Call once, and again for so many seconds; return how long each call took."""
+    times, end = [], time.perf_counter() + seconds
+    while True:
+        started = time.perf_counter()
+        call()
+        ended = time.perf_counter()
+        times.append(ended - started)
+        if ended >= end:
+            return times
+
+
+@contextmanager
+def serve(model: str, folder: Path, *flags: str):
+    """Start a model server; yield its channel, its process id and the seconds it took to start."""
+    started = time.perf_counter()
+    command = [
+        sys.executable, "-m", "model_server", "--port=0", f"--model_name={model}",
+        f"--model_base_path={folder / model}", *flags,
+    ]  # fmt: skip
+    with open(folder / f"{model}.log", "w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        line = process.stdout.readline()
+        if not line:
+            sys.exit((folder / f"{model}.log").read_text())
+        port = line.split(":")[1].split()[0]
+        channel = grpc.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_send_message_length", -1)]
+        )
+        grpc.channel_ready_future(channel).result(30)
+        yield channel, process.pid, time.perf_counter() - started
+        channel.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def direct(model: str, folder: Path):
+    """Start the process that calls the model directly; yield a function that lets it."""
+    command = [sys.executable, __file__, "--direct", str(folder / model / "1")]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+    def run(size: int, seconds: float) -> list[float]:
+        process.stdin.write(f"{size} {seconds}\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    try:
+        run(1, 0)  # loaded, and its operations have been run once
+        yield run
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def images_per_second(channel: grpc.Channel, message: bytes, seconds: float) -> float:
+    """Let all clients ask for one image at a time, for so many seconds."""
+    call = channel.unary_unary(PREDICT)
+    call(message, timeout=60)
+    counts, started = [], time.perf_counter()
+
+    def ask() -> None:
+        counts.append(len(time_calls(partial(call, message, timeout=60), seconds)))
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def resident_mb(pid: int) -> float:
+    """Return the resident memory of a process, as `ps` knows it on Linux and macOS."""
+    output = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True)
+    return int(output.stdout) / 1024
+
+
+def measure_throughput(folder: Path, name: str, rounds: int, seconds: float) -> dict:
+    """Compare images per second: 16 clients of the server, direct calls in batches of 8."""
+    parameters = folder / "batching.config"
+    parameters.write_text(BATCHING)
+    message = make_request("xception", name, 1).SerializeToString()
+    flags = "--enable_batching", f"--batching_parameters_file={parameters}", "--grpc_max_threads=32"
+    found = []
+    with (
+        serve("xception", folder, *flags) as (channel, _, _),
+        direct("xception", folder) as call,
+    ):
+        for _ in range(rounds):
+            times = call(BATCH, seconds)
+            found.append(
+                {
+                    "direct_images_per_s": BATCH * len(times) / sum(times),
+                    "server_images_per_s": images_per_second(channel, message, seconds),
+                }
+            )
+            found[-1]["ratio"] = found[-1]["server_images_per_s"] / found[-1]["direct_images_per_s"]
+    return {"rounds": found, "ratio": spread([one["ratio"] for one in found])}
+
+
+def measure_overhead(folder: Path, model: str, name: str, rounds: int, seconds: float) -> dict:
+    """Compare how long one image takes: one client of the server, and a direct call."""
+    message = make_request(model, name, 1).SerializeToString()
+    found = []
+    with serve(model, folder) as (channel, _, _), direct(model, folder) as call:
+        predict = partial(channel.unary_unary(PREDICT), message, timeout=60)
+        predict()
+        for _ in range(rounds):
+            alone, served, end = [], [], time.perf_counter() + seconds
+            while time.perf_counter() < end:  # one by one: both meet the same machine
+                alone += call(1, 0)
+                served += time_calls(predict, 0)
+            ms = [1000 * statistics.median(times) for times in (alone, served)]
+            found.append({"direct_ms": ms[0], "server_ms": ms[1], "overhead_ms": ms[1] - ms[0]})
+    return {"rounds": found, "overhead_ms": spread([one["overhead_ms"] for one in found])}
+
+
+def measure_start(folder: Path, rounds: int) -> dict:
+    """Measure the time from the command to a server that is connected to, models warmed up."""
+    found = []
+    for _ in range(rounds):
+        with serve("xception", folder) as (_, _, seconds):
+            found.append(seconds)
+    return {"seconds": spread(found)}
+
+
+def measure_memory(folder: Path, requests: int) -> dict:
+    """Measure the server's memory over many requests of 1 MB, with and without batching."""
+    message = make_request("mean", "x", 1).SerializeToString()
+    found = {}
+    for how, flags in {"alone": [], "batched": ["--enable_batching"]}.items():
+        resident = {}
+        with serve("mean", folder, *flags) as (channel, pid, _):
+            call = channel.unary_unary(PREDICT)
+            for number in range(1, requests + 1):
+                call(message, timeout=60)
+                if number in (100, requests // 10, requests // 2, requests):
+                    resident[number] = round(resident_mb(pid), 1)
+        found[how] = {"resident_mb_after_requests": resident}
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
+
+
+def describe_machine() -> dict:
+    """Return what the figures depend on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu,
+        "cpus": os.cpu_count(),
+        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    """Measure everything, print it, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20, help="of one measurement of a round")
+    parser.add_argument("--requests", type=int, default=10_000, help="for the memory")
+    parser.add_argument("--only", nargs="*", help="some of the measurements")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "model_server.json")
+    parser.add_argument("--direct", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.direct:
+        return call_directly(options.direct)
+    if options.save:
+        return save_models(options.save)
+
+    result = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "settings": {
+            "clients": CLIENTS,
+            "batch": BATCH,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+        },
+        "aims": AIMS,
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rounds, seconds = options.rounds, options.seconds
+        save = [sys.executable, __file__, "--save", folder]
+        output = subprocess.run(save, check=True, capture_output=True, text=True).stdout
+        x = output.split()[-1]
+        steps = {
+            "throughput": lambda: measure_throughput(folder, x, rounds, seconds),
+            "overhead": lambda: measure_overhead(folder, "xception", x, rounds, seconds),
+            "overhead_without_model": lambda: measure_overhead(folder, "mean", "x", rounds, 5),
+            "start": lambda: measure_start(folder, rounds),
+            "memory": lambda: measure_memory(folder, options.requests),
+        }
+        for step in options.only or steps:
+            result[step] = steps[step]()
+            print(step, json.dumps(result[step], indent=1), flush=True)
+    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
+    print(json.dumps(result["machine"], indent=1))
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The model server alone: its list of packages, and its image."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LISTED = ROOT / "model_server" / "requirements.txt"
+PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.M)
+
+
+def pins(path):
+    return dict(PIN.findall(path.read_text()))
+
+
+def test_versions_are_the_projects():
+    listed = pins(LISTED)
+    assert {"tensorflow", "tensorflow-serving-api", "grpcio", "waitress"} <= set(listed)
+    assert listed.items() <= pins(ROOT / "requirements.txt").items()
+    wanted = re.findall(r"^[a-z0-9-]+", (LISTED.with_suffix(".in")).read_text(), re.M)
+    assert sorted(wanted) == sorted(listed), "make lock"
+
+
+def test_server_needs_no_other_package(tmp_path):
+    listed = pins(LISTED)
+    unlisted = [
+        module
+        for module, owners in importlib.metadata.packages_distributions().items()
+        if not any(re.sub(r"[-_.]+", "-", owner).lower() in listed for owner in owners)
+        and module != "model_server"
+    ]
+    assert "keras" in unlisted  # or the test shows nothing
+    code = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(',')));"
+        "runpy.run_module('model_server', run_name='__main__', alter_sys=True)"
+    )
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "--port=0",
+            f"--model_base_path={tmp_path}",
+            f"--model_config_file={tmp_path / 'none'}",
+            ",".join(unlisted),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()  # all is imported, and then there is nothing to serve
+    assert "none; No such file or directory" in line
+
+
+def test_image_serves_with_tensorflows_version_by_default():
+    dockerfile = (ROOT / "Dockerfile.model").read_text()
+    stages = re.findall(r"^FROM (\S+) AS (\S+)", dockerfile, re.M)
+    assert stages[-1] == ("${SERVING_IMAGE}", "serving")
+    version = re.search(r"SERVING_IMAGE=docker.io/tensorflow/serving:(\S+)", dockerfile)[1]
+    assert version == pins(LISTED)["tensorflow"]
+
+
+def test_image_starts_the_model_server_with_flags_that_it_knows():
+    from model_server.__main__ import _parse
+
+    dockerfile = (ROOT / "Dockerfile.model").read_text()
+    command = json.loads(re.search(r"^ENTRYPOINT (.*)$", dockerfile, re.M)[1])
+    variables = {"MODEL_NAME": "starter", "MODEL_BASE_PATH": "/models"}
+    shown = [*command[:2], command[2].replace("exec /opt/venv/bin/python", "printf '%s\n'")]
+    extra = ["--rest_api_num_threads=3", "--model_base_path=/two words"]
+    ran = subprocess.run(
+        [*shown, command[3], *extra], env=variables, capture_output=True, text=True, check=True
+    )
+    module, flags = ran.stdout.splitlines()[:2], _parse(ran.stdout.splitlines()[2:])
+    assert module == ["-m", "model_server"]
+    assert (flags.port, flags.rest_api_port, flags.model_name) == (8500, 8501, "starter")
+    assert (flags.rest_api_num_threads, str(flags.model_base_path)) == (3, "/two words")
