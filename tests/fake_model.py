@@ -1,7 +1,9 @@
 """A model server without TensorFlow: the gRPC of the real one, with a model of one line.
 
-python -m tests.fake_model --port=8500 --side=299    a process of its own, to be killed or frozen;
-                                                     it ends when its standard input does
+    python -m tests.fake_model --port=8500 --side=299
+
+is one in a process of its own, to be killed or frozen. It listens when it has read a line from its
+standard input, and ends when that does.
 """
 
 import argparse
@@ -101,5 +103,6 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--side", type=int, help="height and width of its pictures, in pixels")
     arguments = parser.parse_args()
+    sys.stdin.readline()
     with serve(FakeModel(arguments.side), arguments.port):
         sys.stdin.read()
