@@ -39,6 +39,14 @@ def test_names_and_size_come_from_the_model(fake_model, contract):
     assert client.signature(timeout=5) == Signature("photo", (4, 6), "kinds")
 
 
+@pytest.mark.parametrize(
+    "form", ["localhost:{}", "dns:///localhost:{}", "ipv4:///127.0.0.1:{}", "127.0.0.1:{}"]
+)
+def test_an_address_may_have_several_forms(fake_model, contract, form):
+    port = fake_model[1].rpartition(":")[2]
+    ModelClient(form.format(port), contract).describe(timeout=5)
+
+
 def test_scores_come_back_in_order(fake_model, contract):
     model, address = fake_model
     scores = ModelClient(address, contract).predict(PICTURES, timeout=5)
@@ -67,7 +75,8 @@ def test_a_model_that_comes_back_is_found(contract):
     with serve(model, port):
         client.predict(PICTURES, timeout=5)
     with ExitStack() as stack:
-        revival = threading.Timer(0.5, lambda: stack.enter_context(serve(model, port)))
+        # Four retries alone would be over after 1.5 s.
+        revival = threading.Timer(2, lambda: stack.enter_context(serve(model, port)))
         revival.start()
         client.predict(PICTURES, timeout=5)
         revival.join()
@@ -160,16 +169,19 @@ def test_a_silent_server_is_left_after_the_timeout_and_found_again(wired):
 
 
 def test_a_silent_connection_is_given_up_by_itself(contract, monkeypatch):
-    """With keepalive at a tenth of its times, and a timeout far beyond: pings found it out."""
+    """With keepalive at a tenth of its times, and a timeout far beyond: pings found it out.
+
+    The pictures are small: large ones fill the socket, which the system notices without any ping.
+    """
     for option, value in CHANNEL_OPTIONS.items():
         if "keepalive" in option or "ping" in option:
             monkeypatch.setitem(CHANNEL_OPTIONS, option, value // 10)
-    with serve(FakeModel(side=299)) as address, TcpProxy(int(address.split(":")[1])) as wire:
+    with serve(FakeModel()) as address, TcpProxy(int(address.split(":")[1])) as wire:
         client = ModelClient(wire.address, contract)
-        client.predict(PHOTO, timeout=5)
+        client.predict(PICTURES, timeout=5)
         wire.black_hole()
         begun = time.monotonic()
-        client.predict(PHOTO, timeout=30)
+        client.predict(PICTURES, timeout=30)
         assert 0.2 < time.monotonic() - begun < 3
 
 
