@@ -12,7 +12,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration lab notebooks export lint format lock clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults lab notebooks export lint format lock clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -29,6 +29,9 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
 	@$(BIN)/python -m pytest tests/integration
+
+test-faults: $(READY)  ## model servers killed, away and frozen, for as long as the figures ask
+	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -4,29 +4,46 @@ Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make ex
 """
 
 import logging
+import math
+import threading
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import grpc
-from flask import Blueprint, Flask, Response, current_app, json, render_template, request
+from flask import Blueprint, Flask, Response, abort, current_app, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.images import MAX_BYTES, ImageError, decode, fetch, prepare
-from gateway.model_client import Contract, ModelClient, ModelMismatchError
+from gateway.model_client import (
+    Contract,
+    Deadline,
+    DeadlineError,
+    ModelClient,
+    ModelMismatchError,
+)
+
+FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
+CHECK_SECONDS = 0.8  # for the model's part of /readyz; a cluster's probe waits for one second
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__)
 
 
 def problem(status: int, detail: str) -> Response:
-    """An RFC 9457 answer: `detail` tells a person what was wrong and what to do."""
+    """An RFC 9457 answer: `detail` tells a person what was wrong and what to do.
+
+    A 503 names the seconds after which to try again.
+    """
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }
-    return Response(json.dumps(body), status, mimetype="application/problem+json")
+    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return Response(json.dumps(body), status, headers, mimetype="application/problem+json")
 
 
 @blueprint.app_errorhandler(ImageError)
@@ -35,20 +52,37 @@ def bad_picture(error: ImageError) -> Response:
     return problem(400, str(error))
 
 
+TOO_SLOW = (504, "the model did not answer in time: try again")
+NOT_NOW = (503, "the model is not available now: try again in a moment")
+UNABLE = (502, "the model could not handle the request")
+
+
+def meaning(error: grpc.RpcError, *, was_ready: bool) -> tuple[int, str]:
+    """Status and detail for a failed call; `was_ready`: whether the model was ever there."""
+    match error.code():
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return TOO_SLOW
+        case grpc.StatusCode.UNAVAILABLE:  # nobody there, or its queue is full
+            return NOT_NOW
+        case grpc.StatusCode.NOT_FOUND:  # still loading, or gone
+            return UNABLE if was_ready else NOT_NOW
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message too large, or too long in the queue
+            return UNABLE if "message larger than max" in (error.details() or "") else NOT_NOW
+        case _:
+            return UNABLE
+
+
 @blueprint.app_errorhandler(grpc.RpcError)
 def model_trouble(error: grpc.RpcError) -> Response:
     """502 to 504, by what the model server, or the lack of one, said."""
     log.error("model: %s: %s", error.code().name, error.details())
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return problem(504, "the model did not answer in time: try again")
-    unready = (
-        grpc.StatusCode.UNAVAILABLE,  # nobody listens, or the queue is full
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.NOT_FOUND,  # still loading
-    )
-    if error.code() in unready:
-        return problem(503, "the model is not available now: try again in a moment")
-    return problem(502, "the model could not handle the request")
+    return problem(*meaning(error, was_ready=current_app.extensions["model"].was_ready))
+
+
+@blueprint.app_errorhandler(DeadlineError)
+def out_of_time(error: DeadlineError) -> Response:
+    """504: the caller's time, or the most that the gateway gives, is over."""
+    return problem(504, f"{error}: try again, or allow more")
 
 
 @blueprint.app_errorhandler(ModelMismatchError)
@@ -66,7 +100,19 @@ def http_error(error: HTTPException) -> Response:
     return problem(error.code or 500, error.description or "")
 
 
-def requested_picture() -> bytes:
+def requested_deadline() -> Deadline:
+    """The moment by which the current request is to be answered; 400 for a bad Request-Timeout."""
+    most: float = current_app.config["REQUEST_TIMEOUT"]
+    try:
+        seconds = float(request.headers.get("Request-Timeout", most))
+    except ValueError:
+        seconds = 0
+    if not seconds > 0:
+        abort(400, "the header Request-Timeout wants seconds, more than 0, as in 2.5")
+    return Deadline.after(min(seconds, most))
+
+
+def requested_picture(deadline: Deadline) -> bytes:
     """The picture file that the current request brings, or whose address it names."""
     if upload := request.files.get("file"):
         return upload.read()
@@ -74,19 +120,56 @@ def requested_picture() -> bytes:
     url = body.get("url") if isinstance(body, dict) else None
     if not isinstance(url, str):
         raise ImageError('send {"url": "https://…"} as JSON, or a picture as the form field "file"')
-    return fetch(url)
+    try:
+        return fetch(url, timeout=deadline.within(FETCH_SECONDS).remaining())
+    except ImageError:
+        deadline.remaining()  # where the request's time is up, that is what to say
+        raise
 
 
 @blueprint.post("/predict")
 def predict() -> dict[str, float]:
     """POST /predict: label to score, in the model's order, the model's scores as they are."""
     client: ModelClient = current_app.extensions["model"]
-    timeout: float = current_app.config["MODEL_TIMEOUT"]
-    picture = decode(requested_picture())
-    size = client.signature(timeout=timeout).input_size
+    deadline = requested_deadline()
+    picture = decode(requested_picture(deadline))
+    deadline = deadline.within(current_app.config["MODEL_TIMEOUT"])
+    size = client.signature(timeout=deadline.remaining()).input_size
     batch = prepare(picture, size, client.contract.preprocessing)
-    scores = client.predict(batch, timeout=timeout)[0].tolist()
+    scores = client.predict(batch, timeout=deadline.remaining())[0].tolist()
     return dict(zip(client.contract.labels, scores, strict=True))
+
+
+class Readiness:
+    """Whether a check passes, as of at most MAX_AGE seconds ago; safe to share by threads."""
+
+    MAX_AGE = 2.0  # seconds
+    FAILURES = 3  # in a row, before what was ready is so no more
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        """Take a function that raises where something is wrong; it is not called yet."""
+        self._check = check
+        self._lock = threading.Lock()
+        self._checked = -math.inf
+        self._failures = self.FAILURES  # not ready before the first check has passed
+        self._error: Exception | None = None
+
+    def confirm(self) -> None:
+        """Return where ready; otherwise raise what the last check raised."""
+        with self._lock:
+            if time.monotonic() - self._checked > self.MAX_AGE:
+                self._look()
+            if self._failures >= self.FAILURES and self._error:
+                raise self._error.with_traceback(None)
+
+    def _look(self) -> None:
+        try:
+            self._check()
+        except Exception as error:  # of whatever kind: not ready
+            self._error, self._failures = error, self._failures + 1
+        else:
+            self._error, self._failures = None, 0
+        self._checked = time.monotonic()
 
 
 @blueprint.get("/livez")
@@ -98,7 +181,7 @@ def livez() -> dict[str, str]:
 @blueprint.get("/readyz")
 def readyz() -> dict[str, str]:
     """GET /readyz: the model answers and fits the contract; else the error handlers answer."""
-    current_app.extensions["model"].describe(timeout=1.0)
+    current_app.extensions["readiness"].confirm()
     return {"status": "ready"}
 
 
@@ -115,19 +198,24 @@ def create_app(**settings: Any) -> Flask:
     """The gateway; settings win over GATEWAY_* environment variables, those over the defaults.
 
     MODEL_ADDRESS: the model server's host:port. CONTRACT: the path of the model's contract.json.
-    MODEL_TIMEOUT: seconds that the model may take. Raises ModelMismatchError for a bad contract.
+    REQUEST_TIMEOUT: seconds that a whole request may take; a caller may ask for less.
+    MODEL_TIMEOUT: seconds of these that the model may take.
+
+    Raises ModelMismatchError for a bad contract.
     """
     app = Flask("gateway")
     app.config.from_mapping(
         MODEL_ADDRESS="localhost:8500",
         CONTRACT="contract.json",
-        MODEL_TIMEOUT=5.0,
+        REQUEST_TIMEOUT=8.0,
+        MODEL_TIMEOUT=3.0,
         MAX_CONTENT_LENGTH=MAX_BYTES + 64 * 1024,  # a picture, and the form around it
     )
     app.config.from_prefixed_env("GATEWAY")
     app.config.from_mapping(settings)
     app.json.sort_keys = False  # labels in the model's order
     contract = Contract.read(app.config["CONTRACT"])
-    app.extensions["model"] = ModelClient(app.config["MODEL_ADDRESS"], contract)
+    client = app.extensions["model"] = ModelClient(app.config["MODEL_ADDRESS"], contract)
+    app.extensions["readiness"] = Readiness(lambda: client.describe(timeout=CHECK_SECONDS))
     app.register_blueprint(blueprint)
     return app

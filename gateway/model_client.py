@@ -5,6 +5,7 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,12 +119,84 @@ def predict(
     return read_tensor(response.outputs[signature.output_name])
 
 
+class DeadlineError(Exception):
+    """The time for a request is up."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment by which a request is to be answered, shared by all steps on the way."""
+
+    moment: float  # in seconds on time.monotonic's clock
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """The moment that is so many seconds away."""
+        return cls(time.monotonic() + seconds)
+
+    def within(self, seconds: float) -> "Deadline":
+        """This deadline, or one in so many seconds, whichever is sooner: one step's share."""
+        return Deadline(min(self.moment, time.monotonic() + seconds))
+
+    def remaining(self) -> float:
+        """The seconds left, more than 0; raises DeadlineError when there are none."""
+        seconds = self.moment - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineError("the time for this request is up")
+        return seconds
+
+
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "tensorflow.serving.PredictionService"}],
+            "waitForReady": True,  # for no longer than the call's timeout
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+CHANNEL_OPTIONS = {
+    "grpc.service_config": json.dumps(SERVICE_CONFIG),
+    "grpc.per_rpc_retry_buffer_size": 4 * 2**20,  # bytes; what is larger is never retried
+    "grpc.keepalive_time_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 3_000,
+    "grpc.http2.ping_timeout_ms": 3_000,  # else a minute, whatever keepalive_timeout_ms says
+    "grpc.dns_min_time_between_resolutions_ms": 5_000,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc.max_send_message_length": 64 * 2**20,
+    "grpc.max_receive_message_length": 64 * 2**20,
+}
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """A channel that outlives failing servers; nothing is connected before the first call.
+
+    `address` is "host:port", of which every address that DNS knows is used, or a target in gRPC's
+    own form, as "ipv4:///10.0.0.1:8500,10.0.0.2:8500". Calls want a timeout: for so long they wait
+    for a server. Open it after any fork.
+    """
+    target = address if ":/" in address else f"dns:///{address}"
+    return grpc.insecure_channel(target, options=list(CHANNEL_OPTIONS.items()))
+
+
 class ModelClient:
-    """A served model: one channel, opened at the first call and kept; safe to share by threads."""
+    """A served model: one channel, opened at the first call and kept; safe to share by threads.
+
+    Timeouts are in seconds, for all that a method does; a server that is away is waited for.
+    """
 
     def __init__(self, address: str, contract: Contract) -> None:
-        """Take the server's "host:port"; nothing is opened yet."""
+        """Take an address as `open_channel` does; nothing is opened yet."""
         self.contract = contract
+        self.was_ready = False  # whether the model was ever there and fitted the contract
         self._address = address
         self._lock = threading.Lock()
         self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
@@ -139,21 +212,37 @@ class ModelClient:
         answer = self._connected().GetModelMetadata(query, timeout=timeout)
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
-        self._signature = choose_signature(described.signature_def, self.contract)
-        return self._signature
+        signature = choose_signature(described.signature_def, self.contract)
+        self._signature, self.was_ready = signature, True
+        return signature
 
     def signature(self, *, timeout: float) -> Signature:
-        """The model's signature as first described; raises as `describe`."""
+        """The model's signature as last described; raises as `describe`."""
         return self._signature or self.describe(timeout=timeout)
 
     def predict(self, images: np.ndarray, *, timeout: float) -> np.ndarray:
-        """Scores (N, labels) for pictures (N, height, width, 3); raises as `predict`."""
+        """Scores (N, labels) for pictures (N, height, width, 3).
+
+        Raises as the function `predict` and as `describe`; DeadlineError when the time is up before
+        the model is asked.
+        """
+        deadline = Deadline.after(timeout)
         signature = self.signature(timeout=timeout)
-        return predict(self._connected(), self.contract, signature, images, timeout=timeout)
+        try:
+            return predict(
+                self._connected(), self.contract, signature, images, timeout=deadline.remaining()
+            )
+        except grpc.RpcError as error:
+            if error.code() in (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                grpc.StatusCode.FAILED_PRECONDITION,
+            ):
+                self._signature = None  # another model may have come in its place: ask anew
+            raise
 
     def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
         with self._lock:
             if self._stub is None:
-                channel = grpc.insecure_channel(self._address)
+                channel = open_channel(self._address)
                 self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             return self._stub

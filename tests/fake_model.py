@@ -1,5 +1,14 @@
-"""A model server without TensorFlow: the gRPC of the real one, with a model of one line."""
+"""A model server without TensorFlow: the gRPC of the real one, with a model of one line.
 
+    python -m tests.fake_model --port=8500 --side=299
+
+is one in a process of its own, to be killed or frozen. It listens when it has read a line from its
+standard input, and ends when that does.
+"""
+
+import argparse
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,9 +50,12 @@ def signature(
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Scores a picture by the mean of its colours; fails with `failure` when that is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int | None = None) -> None:
         self.failure: grpc.StatusCode | None = None
-        self.definition = signature()
+        self.details = "told to fail"
+        self.refusals = 0  # so many predictions are refused as UNAVAILABLE before the next answer
+        self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
+        self.lock = threading.Lock()
         self.requests: list[predict_pb2.PredictRequest] = []
 
     def GetModelMetadata(self, request, context):
@@ -56,6 +68,12 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         self._fail(context)
+        with self.lock:
+            refused, self.refusals = self.refusals > 0, max(0, self.refusals - 1)
+        if refused:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "told to refuse")
+        if "photo" not in request.inputs:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no input {list(request.inputs)}")
         self.requests.append(request)
         pictures = read_tensor(request.inputs["photo"])
         answer = predict_pb2.PredictResponse()
@@ -64,17 +82,27 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _fail(self, context) -> None:
         if self.failure is not None:
-            context.abort(self.failure, "told to fail")
+            context.abort(self.failure, self.details)
 
 
 @contextmanager
-def serve(model: FakeModel) -> Iterator[str]:
-    """Serve the model on a free port; yields its address."""
+def serve(model: FakeModel, port: int = 0) -> Iterator[str]:
+    """Serve the model on a port, by default a free one; yields its address."""
     server = grpc.server(ThreadPoolExecutor(4))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(model, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(None).wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--side", type=int, help="height and width of its pictures, in pixels")
+    arguments = parser.parse_args()
+    sys.stdin.readline()
+    with serve(FakeModel(arguments.side), arguments.port):
+        sys.stdin.read()

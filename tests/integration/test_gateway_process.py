@@ -87,6 +87,26 @@ def test_the_process_never_loads_tensorflow(root):
     assert said.strip() == "[]"
 
 
+def test_loaded_before_the_fork_it_answers_after_it(contract_file, fake_model):
+    """gRPC does not survive a fork: nothing may be opened before gunicorn has made its workers."""
+    port = free_port()
+    with start_server(
+        "preloaded gateway",
+        [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py", "--preload", "-w2"],
+        ready=lambda: services.http_status(f"http://127.0.0.1:{port}/readyz") == 200,
+        log=services.BUILD / "logs/preloaded-gateway.log",
+        cwd=services.ROOT,
+        env={
+            "PYTHONPATH": os.fspath(services.STUBS),
+            "GATEWAY_BIND": f"127.0.0.1:{port}",
+            "GATEWAY_MODEL_ADDRESS": fake_model[1],
+            "GATEWAY_CONTRACT": os.fspath(contract_file),
+        },
+    ):
+        statuses = [services.http_status(f"http://127.0.0.1:{port}/readyz") for _ in range(8)]
+        assert statuses == [200] * 8
+
+
 def test_term_ends_it(start):
     server, port = start()
     with server:

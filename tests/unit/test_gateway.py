@@ -1,14 +1,18 @@
 """gateway/app: what a caller gets for good pictures, bad pictures and model trouble."""
 
 import io
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from PIL import Image
 
-from gateway.app import create_app
+from gateway.app import Readiness, create_app
 from gateway.images import MAX_BYTES
-from tests.fake_model import signature
+from tests.fake_model import FakeModel, serve, signature
 
 
 @pytest.fixture
@@ -84,8 +88,8 @@ def test_what_flask_refuses_has_the_same_form(gateway, method, path):
     ("said", "status"),
     [
         (grpc.StatusCode.UNAVAILABLE, 503),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
-        (grpc.StatusCode.NOT_FOUND, 503),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 503),  # waited in the queue for too long
+        (grpc.StatusCode.NOT_FOUND, 503),  # still loading
         (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
         (grpc.StatusCode.INVALID_ARGUMENT, 502),
         (grpc.StatusCode.FAILED_PRECONDITION, 502),
@@ -94,8 +98,61 @@ def test_what_flask_refuses_has_the_same_form(gateway, method, path):
 )
 def test_model_trouble_is_ours(gateway, fake_model, said, status):
     fake_model[0].failure = said
-    detail = problem_in(gateway.post("/predict", **upload(png("red"))), status)
-    assert "told to fail" not in detail  # what the model says goes to the log
+    answer = gateway.post("/predict", **upload(png("red")))
+    assert "told to fail" not in problem_in(answer, status)  # what the model says goes to the log
+    assert answer.headers.get("Retry-After") == ("1" if status == 503 else None)
+
+
+def test_a_model_that_was_there_and_is_not_found_is_no_longer_on_its_way(gateway, fake_model):
+    assert gateway.post("/predict", **upload(png("red"))).status_code == 200
+    fake_model[0].failure = grpc.StatusCode.NOT_FOUND
+    problem_in(gateway.post("/predict", **upload(png("red"))), 502)
+
+
+@pytest.mark.parametrize("side", [1100, 2400], ids=["the server's limit", "the client's limit"])
+def test_a_message_too_large_is_not_worth_another_attempt(contract_file, side):
+    """gRPC's own words tell it from a full queue: here they are, from the real library."""
+    with serve(FakeModel(side)) as address:
+        gateway = create_app(MODEL_ADDRESS=address, CONTRACT=contract_file).test_client()
+        answer = gateway.post("/predict", **upload(png("red")))
+    problem_in(answer, 502)
+
+
+def test_the_callers_time_is_the_models_time(contract_file):
+    absent = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file).test_client()
+    begun = time.monotonic()
+    answer = absent.post("/predict", headers={"Request-Timeout": "0.4"}, **upload(png("red")))
+    problem_in(answer, 504)
+    assert 0.3 < time.monotonic() - begun < 1
+
+
+def test_a_slow_origin_uses_up_the_callers_time(gateway):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        begun = time.monotonic()
+        answer = gateway.post("/predict", headers={"Request-Timeout": "0.4"}, json={"url": url})
+        assert "time" in problem_in(answer, 504)
+        assert 0.3 < time.monotonic() - begun < 1
+
+
+def test_the_time_is_up_before_the_model_is_asked(gateway, fake_model):
+    answer = gateway.post("/predict", headers={"Request-Timeout": "1e-9"}, **upload(png("red")))
+    assert "time" in problem_in(answer, 504)
+    assert not fake_model[0].requests
+
+
+def test_nobody_gets_more_time_than_the_gateway_gives(contract_file):
+    absent = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file, REQUEST_TIMEOUT=0.3)
+    begun = time.monotonic()
+    header = {"Request-Timeout": "inf"}
+    problem_in(absent.test_client().post("/predict", headers=header, **upload(png("red"))), 504)
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("header", ["", "soon", "0", "-1", "nan", "5s"])
+def test_a_timeout_that_is_none_says_what_it_should_be(gateway, header):
+    answer = gateway.post("/predict", headers={"Request-Timeout": header}, **upload(png("red")))
+    assert "as in 2.5" in problem_in(answer, 400)
 
 
 def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model):
@@ -104,10 +161,75 @@ def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model)
 
 
 def test_alive_and_ready_are_two_things(gateway, fake_model):
-    assert gateway.get("/livez").status_code == gateway.get("/readyz").status_code == 200
-    fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
+    fake_model[0].failure = grpc.StatusCode.NOT_FOUND
     assert gateway.get("/livez").status_code == 200
     problem_in(gateway.get("/readyz"), 503)
+
+
+class Check:
+    """A check that passes or fails as told, and counts how often it was asked."""
+
+    asked, passing = 0, True
+
+    def __call__(self):
+        self.asked += 1
+        if not self.passing:
+            raise ConnectionError("told to fail")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A function that lets seconds pass for the gateway."""
+    passed = [1000.0]
+    monkeypatch.setattr("gateway.app.time", SimpleNamespace(monotonic=lambda: passed[0]))
+    return lambda seconds: passed.append(passed.pop() + seconds)
+
+
+def ready(readiness) -> bool:
+    try:
+        readiness.confirm()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_an_answer_counts_for_two_seconds(clock):
+    check = Check()
+    readiness = Readiness(check)
+    assert [ready(readiness) for _ in range(10)] == [True] * 10
+    assert check.asked == 1
+    clock(2.1)
+    assert ready(readiness)
+    assert check.asked == 2
+
+
+def test_three_failures_in_a_row_make_it_unready_and_one_success_ready_again(clock):
+    check = Check()
+    readiness = Readiness(check)
+    seen = []
+    for passing in (True, False, False, True, False, False, False, False, True):
+        check.passing = passing
+        clock(2.1)
+        seen += [ready(readiness)]
+    assert seen == [True, True, True, True, True, True, False, False, True]
+
+
+def test_it_is_not_ready_before_the_first_success(clock):
+    check = Check()
+    check.passing = False
+    readiness = Readiness(check)
+    assert not ready(readiness)
+    check.passing = True
+    clock(2.1)
+    assert ready(readiness)
+
+
+def test_many_who_ask_at_once_ask_the_model_once():
+    check = Check()
+    readiness = Readiness(lambda: (time.sleep(0.1), check()))
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: ready(readiness), range(8)))
+    assert check.asked == 1
 
 
 def test_never_ready_while_labels_and_output_differ(gateway, fake_model):

@@ -1,6 +1,9 @@
 """gateway/model_client against a fake model: names from the model, meaning from the contract."""
 
 import json
+import threading
+import time
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
@@ -8,7 +11,10 @@ import pytest
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
 from gateway.model_client import (
+    CHANNEL_OPTIONS,
     Contract,
+    Deadline,
+    DeadlineError,
     ModelClient,
     ModelMismatchError,
     Signature,
@@ -16,7 +22,9 @@ from gateway.model_client import (
     read_tensor,
     write_tensor,
 )
-from tests.fake_model import LABELS, signature
+from tests.fake_model import LABELS, FakeModel, serve, signature
+from tests.tcp_proxy import TcpProxy
+from tutorial.processes import free_port
 
 PICTURES = np.random.default_rng(0).random((2, 4, 6, 3), np.float32)
 
@@ -29,6 +37,14 @@ def contract(contract_file):
 def test_names_and_size_come_from_the_model(fake_model, contract):
     client = ModelClient(fake_model[1], contract)
     assert client.signature(timeout=5) == Signature("photo", (4, 6), "kinds")
+
+
+@pytest.mark.parametrize(
+    "form", ["localhost:{}", "dns:///localhost:{}", "ipv4:///127.0.0.1:{}", "127.0.0.1:{}"]
+)
+def test_an_address_may_have_several_forms(fake_model, contract, form):
+    port = fake_model[1].rpartition(":")[2]
+    ModelClient(form.format(port), contract).describe(timeout=5)
 
 
 def test_scores_come_back_in_order(fake_model, contract):
@@ -45,10 +61,149 @@ def test_nothing_is_opened_before_the_first_call(contract):
     ModelClient("no such host", contract)
 
 
-def test_an_absent_model_is_unavailable(contract):
+def test_an_absent_model_is_waited_for_no_longer_than_the_timeout(contract):
+    begun = time.monotonic()
     with pytest.raises(grpc.RpcError) as error:
-        ModelClient("127.0.0.1:1", contract).predict(PICTURES, timeout=5)
-    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        ModelClient("127.0.0.1:1", contract).predict(PICTURES, timeout=0.3)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert 0.25 < time.monotonic() - begun < 1
+
+
+def test_a_model_that_comes_back_is_found(contract):
+    port, model = free_port(), FakeModel()
+    client = ModelClient(f"127.0.0.1:{port}", contract)
+    with serve(model, port):
+        client.predict(PICTURES, timeout=5)
+    with ExitStack() as stack:
+        # Four retries alone would be over after 1.5 s.
+        revival = threading.Timer(2, lambda: stack.enter_context(serve(model, port)))
+        revival.start()
+        client.predict(PICTURES, timeout=5)
+        revival.join()
+
+
+PHOTO = np.zeros((1, 299, 299, 3), np.float32)  # 1 MB, four times gRPC's own retry buffer
+
+
+@pytest.mark.parametrize(("refusals", "answered"), [(1, True), (4, True), (5, False)])
+def test_a_refused_photo_is_tried_again_four_times(contract, refusals, answered):
+    model = FakeModel(side=299)
+    with serve(model) as address:
+        client = ModelClient(address, contract)
+        client.signature(timeout=5)
+        model.refusals = refusals
+        if answered:
+            client.predict(PHOTO, timeout=5)
+        else:
+            with pytest.raises(grpc.RpcError) as error:
+                client.predict(PHOTO, timeout=5)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert len(model.requests) == answered
+    assert model.refusals == 0
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED]
+)
+def test_what_else_fails_fails_at_once(fake_model, contract, code):
+    model, address = fake_model
+    model.failure = code
+    with pytest.raises(grpc.RpcError) as error:
+        ModelClient(address, contract).describe(timeout=5)
+    assert error.value.code() == code
+
+
+def test_calls_are_spread_over_all_replicas(contract):
+    models = [FakeModel() for _ in range(3)]
+    with ExitStack() as stack:
+        addresses = [stack.enter_context(serve(model)) for model in models]
+        client = ModelClient(f"ipv4:///{','.join(addresses)}", contract)
+        client.predict(PICTURES, timeout=5)
+        deadline = Deadline.after(5)
+        while not all(model.requests for model in models):  # connecting takes its time
+            client.predict(PICTURES, timeout=deadline.remaining())
+        before = [len(model.requests) for model in models]
+        for _ in range(30):
+            client.predict(PICTURES, timeout=5)
+        shares = [len(m.requests) - n for m, n in zip(models, before, strict=True)]
+    assert shares == [10, 10, 10]
+
+
+@pytest.fixture
+def wired(contract):
+    """A model of photos behind a wire, and a client that has used it: (wire, client)."""
+    with serve(FakeModel(side=299)) as address, TcpProxy(int(address.split(":")[1])) as wire:
+        client = ModelClient(wire.address, contract)
+        client.predict(PHOTO, timeout=5)
+        yield wire, client
+
+
+def test_a_connection_cut_in_the_middle_of_a_call_costs_no_answer(wired):
+    wire, client = wired
+    wire.delay = 0.2
+    threading.Timer(0.1, wire.cut).start()
+    begun = time.monotonic()
+    client.predict(PHOTO, timeout=5)
+    assert time.monotonic() - begun > 0.25  # it was not over before the cut
+
+
+def test_a_slow_wire_costs_time_only(wired):
+    wire, client = wired
+    wire.delay = 0.2
+    client.predict(PHOTO, timeout=5)
+    with pytest.raises(grpc.RpcError) as error:
+        client.predict(PHOTO, timeout=0.1)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_silent_server_is_left_after_the_timeout_and_found_again(wired):
+    wire, client = wired
+    wire.black_hole()
+    begun = time.monotonic()
+    with pytest.raises(grpc.RpcError) as error:
+        client.predict(PHOTO, timeout=0.5)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - begun < 1
+    wire.mend()
+    client.predict(PHOTO, timeout=5)
+
+
+def test_a_silent_connection_is_given_up_by_itself(contract, monkeypatch):
+    """With keepalive at a tenth of its times, and a timeout far beyond: pings found it out.
+
+    The pictures are small: large ones fill the socket, which the system notices without any ping.
+    """
+    for option, value in CHANNEL_OPTIONS.items():
+        if "keepalive" in option or "ping" in option:
+            monkeypatch.setitem(CHANNEL_OPTIONS, option, value // 10)
+    with serve(FakeModel()) as address, TcpProxy(int(address.split(":")[1])) as wire:
+        client = ModelClient(wire.address, contract)
+        client.predict(PICTURES, timeout=5)
+        wire.black_hole()
+        begun = time.monotonic()
+        client.predict(PICTURES, timeout=30)
+        assert 0.2 < time.monotonic() - begun < 3
+
+
+def test_after_another_model_came_in_its_place_its_names_are_asked_for_anew(fake_model, contract):
+    model, address = fake_model
+    model.definition = signature(inputs={"old": (-1, 4, 6, 3)})
+    client = ModelClient(address, contract)
+    client.signature(timeout=5)
+    model.definition = signature()
+    with pytest.raises(grpc.RpcError) as error:
+        client.predict(PICTURES, timeout=5)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    client.predict(PICTURES, timeout=5)
+
+
+def test_a_deadline_is_shared():
+    deadline = Deadline.after(5)
+    assert 4.9 < deadline.remaining() <= 5
+    assert 0.9 < deadline.within(1).remaining() <= 1
+    assert deadline.within(60) == deadline
+    with pytest.raises(DeadlineError, match="time"):
+        deadline.within(0).remaining()
 
 
 @pytest.mark.parametrize(
