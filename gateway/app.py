@@ -11,7 +11,8 @@ import grpc
 from flask import Blueprint, Flask, Response, current_app, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from gateway.images import MAX_BYTES, ImageError, decode, fetch, prepare
+from gateway.fetch import fetch, read_origins
+from gateway.images import MAX_BYTES, BusyError, ImageError, decode_and_prepare
 from gateway.model_client import Contract, ModelClient, ModelMismatchError
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,14 @@ def problem(status: int, detail: str) -> Response:
 def bad_picture(error: ImageError) -> Response:
     """400: whoever sent the picture, or its address, can mend it."""
     return problem(400, str(error))
+
+
+@blueprint.app_errorhandler(BusyError)
+def busy(_: BusyError) -> Response:
+    """503: nothing is wrong but the moment."""
+    answer = problem(503, "too many pictures at once: try again in a moment")
+    answer.headers["Retry-After"] = "1"
+    return answer
 
 
 @blueprint.app_errorhandler(grpc.RpcError)
@@ -74,7 +83,7 @@ def requested_picture() -> bytes:
     url = body.get("url") if isinstance(body, dict) else None
     if not isinstance(url, str):
         raise ImageError('send {"url": "https://…"} as JSON, or a picture as the form field "file"')
-    return fetch(url)
+    return fetch(url, allowed_origins=current_app.config["ALLOWED_ORIGINS"])
 
 
 @blueprint.post("/predict")
@@ -82,9 +91,9 @@ def predict() -> dict[str, float]:
     """POST /predict: label to score, in the model's order, the model's scores as they are."""
     client: ModelClient = current_app.extensions["model"]
     timeout: float = current_app.config["MODEL_TIMEOUT"]
-    picture = decode(requested_picture())
+    picture = requested_picture()
     size = client.signature(timeout=timeout).input_size
-    batch = prepare(picture, size, client.contract.preprocessing)
+    batch = decode_and_prepare(picture, size, client.contract.preprocessing)
     scores = client.predict(batch, timeout=timeout)[0].tolist()
     return dict(zip(client.contract.labels, scores, strict=True))
 
@@ -115,17 +124,21 @@ def create_app(**settings: Any) -> Flask:
     """The gateway; settings win over GATEWAY_* environment variables, those over the defaults.
 
     MODEL_ADDRESS: the model server's host:port. CONTRACT: the path of the model's contract.json.
-    MODEL_TIMEOUT: seconds that the model may take. Raises ModelMismatchError for a bad contract.
+    MODEL_TIMEOUT: seconds that the model may take. ALLOWED_ORIGINS: where pictures may be fetched
+    besides the public internet, comma-separated, for development ("http://127.0.0.1:8081/").
+    Raises ModelMismatchError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(
         MODEL_ADDRESS="localhost:8500",
         CONTRACT="contract.json",
         MODEL_TIMEOUT=5.0,
+        ALLOWED_ORIGINS="",
         MAX_CONTENT_LENGTH=MAX_BYTES + 64 * 1024,  # a picture, and the form around it
     )
     app.config.from_prefixed_env("GATEWAY")
     app.config.from_mapping(settings)
+    app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
     contract = Contract.read(app.config["CONTRACT"])
     app.extensions["model"] = ModelClient(app.config["MODEL_ADDRESS"], contract)

@@ -2,5 +2,6 @@
 
 
 def pytest_collection_modifyitems(items):
+    """Leave stderr out of the comparison."""
     for notebook in {item.parent for item in items}:
         notebook.skip_compare += ("stderr",)
