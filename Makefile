@@ -31,7 +31,7 @@ test-integration: $(READY)  ## servers, conversions, the page, and the whole pat
 	@$(BIN)/python -m pytest tests/integration
 
 lab: $(READY)  ## JupyterLab in notebooks/
-	@cd notebooks && ../$(BIN)/jupyter lab
+	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 notebooks: $(READY)  ## all lessons in order through papermill, copies under build/
 	@$(BIN)/python -m tutorial.notebooks

@@ -334,7 +334,7 @@ def skirt():
 
 
 def longsleeve():
-    """Return a grey jumper with ribbed cuffs, on a magenta sheet."""
+    """Return a striped jumper with ribbed cuffs, on a magenta sheet."""
     drawing = Drawing(cloth((160, 24, 90), 7), 71)
     body = mirrored(
         path(
@@ -342,7 +342,9 @@ def longsleeve():
             "112,226! 114,320 108,438! 150,444"
         )
     )
-    mask = drawing.lay(body, (168, 172, 178), folds=(7, 10), depth=0.35)
+    navy, white = (38, 46, 84), (226, 224, 218)
+    pattern = stripes([white, white, navy], 13)
+    mask = drawing.lay(body, white, folds=(7, 10), depth=0.35, pattern=pattern)
     for line in both_sides([(160, 94), (172, 114), (200, 125)]):
         drawing.seam(line, (104, 108, 116), width=8, strength=0.6)
     for line in both_sides([(120, 112), (108, 160), (112, 228)]):

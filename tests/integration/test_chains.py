@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,3 +205,28 @@ def test_a_conversion_that_cannot_work_says_why_and_leaves_nothing(parameters, w
 def test_a_misspelt_parameter_is_refused(tmp_path):
     with pytest.raises(TutorialError, match="has no parameter MODELL"):
         execute(NOTEBOOKS / "01-convert-model.ipynb", {"MODELL": "x"}, tmp_path / "x.ipynb")
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"),
+    reason="tensorflow/serving has no image for this processor, so the lesson never takes it",
+)
+def test_the_grpc_lesson_takes_docker_where_it_answers(tmp_path, monkeypatch):
+    execute(
+        NOTEBOOKS / "01-convert-model.ipynb",
+        {"MODELS_DIR": str(tmp_path / "models")},
+        tmp_path / "01.ipynb",
+    )
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fake_docker "$@"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(services.ROOT))
+    executed = execute(
+        NOTEBOOKS / "03-tf-serving-connect.ipynb",
+        {"MODELS_DIR": str(tmp_path / "models")},
+        tmp_path / "03.ipynb",
+    )
+    assert services.docker_runs_serving()
+    assert "It runs in Docker." in executed.read_text()

@@ -1,0 +1,47 @@
+"""The starter model's card and its sample pictures, as far as no model is needed."""
+
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LABELS = {"dress", "hat", "longsleeve", "outwear", "pants"}
+LABELS |= {"shirt", "shoes", "shorts", "skirt", "t-shirt"}
+
+
+@pytest.fixture
+def samples(root):
+    return sorted((root / "starter/samples").glob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def draw_samples(root):
+    spec = importlib.util.spec_from_file_location("draw_samples", root / "starter/draw_samples.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_small_picture_of_each_kind_of_clothes(samples):
+    assert {path.stem for path in samples} == LABELS
+    for path in samples:
+        assert path.stat().st_size <= 40_000
+        with Image.open(path) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (400, 533))
+
+
+@pytest.mark.parametrize("name", ["hat", "longsleeve", "pants"])
+def test_the_pictures_are_what_the_script_draws(name, draw_samples, root):
+    drawn = np.asarray(draw_samples.PICTURES[name](), dtype=float)
+    with Image.open(root / f"starter/samples/{name}.jpg") as image:
+        assert abs(drawn - np.asarray(image, dtype=float)).mean() < 4  # JPEG is not exact
+
+
+def test_the_card_shows_pictures_that_exist(root):
+    card = (root / "starter/README.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card)
+    assert "confusion.png" in pictures
+    for picture in pictures:
+        assert (root / "starter" / picture).is_file(), picture
