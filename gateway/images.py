@@ -84,7 +84,7 @@ def open_picture(data: bytes) -> Image.Image:
         raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
     with _blaming_the_file():
         image = Image.open(CountedFile(data), formats=tuple(MAX_PIXELS))
-    pixels, limit = image.width * image.height, MAX_PIXELS.get(image.format, MAX_PIXELS["JPEG"])
+    pixels, limit = image.width * image.height, _limit(image)
     if pixels > limit or max(image.size) > MAX_SIDE:
         raise ImageError(
             f"the picture has {image.width} x {image.height} pixels: send at most"
@@ -95,6 +95,10 @@ def open_picture(data: bytes) -> Image.Image:
         if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
             raise ImageError(f"the picture is stored in {scans} layers: save it anew with fewer")
     return image
+
+
+def _limit(image: Image.Image) -> int:
+    return MAX_PIXELS.get(image.format, MAX_PIXELS["JPEG"])  # Pillow knows several kinds of JPEG
 
 
 def load(image: Image.Image) -> Image.Image:
@@ -130,9 +134,6 @@ def prepare(image: Image.Image, size: tuple[int, int], preprocessing: str) -> np
     return np.ascontiguousarray(preprocessor.convert_to_tensor(small), dtype=np.float32)
 
 
-LARGE = 4_000_000  # pixels: 16 to 64 MB while being decoded
-
-
 class Places:
     """A number of places that threads share."""
 
@@ -166,5 +167,6 @@ def decode_and_prepare(
     Raises ImageError as `decode`, and BusyError if there is no place within `wait` seconds.
     """
     image = open_picture(data)
-    with _places.take(2 if image.width * image.height > LARGE else 1, wait=wait):
+    large = image.width * image.height > _limit(image) / 2
+    with _places.take(2 if large else 1, wait=wait):
         return prepare(load(image), size, preprocessing)

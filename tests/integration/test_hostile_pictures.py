@@ -77,6 +77,19 @@ def test_large_pictures_are_answered_one_by_one(gateway, large_pictures):
     assert statuses == [200] * 5 + [400] * 5
 
 
+def test_medium_pictures_at_once_take_little_memory(gateway):
+    options = {"progressive": True, "subsampling": 0}
+    medium = [
+        encoded(Image.new("CMYK", (3535, 3535)), "JPEG", **options),
+        encoded(Image.new("RGB", (2738, 2738)), "WEBP", lossless=True, method=0),
+    ]
+    address, server = gateway
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        statuses = {status for status, _ in clients.map(lambda d: predict(address, d), medium * 8)}
+    assert statuses <= {200, 503}
+    assert max(map(peak_megabytes, processes_of(server))) < 400
+
+
 def test_large_pictures_at_once_take_turns_and_little_memory(gateway, large_pictures):
     address, server = gateway
     with ThreadPoolExecutor(AT_ONCE) as clients:

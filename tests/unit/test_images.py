@@ -335,7 +335,7 @@ def test_who_waits_gets_the_place_that_becomes_free():
         assert answer.result(5) == "served"
 
 
-@pytest.mark.parametrize(("size", "needed"), [((2000, 2000), 1), ((2001, 2000), 2)])
+@pytest.mark.parametrize(("size", "needed"), [((3535, 3535), 1), ((3536, 3536), 2)])
 def test_a_picture_waits_for_the_places_that_it_needs(size, needed, monkeypatch):
     data, places = encoded(Image.new("1", size)), Places(needed)
     monkeypatch.setattr(images, "_places", places)
