@@ -119,6 +119,20 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
     return [found[4][0] for found in answer.result(deadline.left())]
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _open_first(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), deadline.left(STEP))
+        except OSError as error:
+            failure = error
+    raise failure
+
+
 def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.socket:
     """An open connection to the origin, TLS included where it is https.
 
@@ -145,20 +159,6 @@ def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.sock
         sock.close()
         raise
     return sock
-
-
-def _open_first(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), deadline.left(STEP))
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=certifi.where())
 
 
 class TimedStream(io.RawIOBase):

@@ -33,31 +33,41 @@ class BusyError(Exception):
 
 
 MAX_SCANS = 50  # layers of a progressive JPEG; 10 are usual
-MAX_SCANNED = 500_000_000  # pixels, each counted once for every scan: about a second of work
+MAX_SCANNED = 500_000_000  # pixels, each counted once for every scan: about half a second of work
+MAX_PIECES = 100_000  # of which a file may be made
 MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 SCAN, END = 0xDA, 0xD9
+
+
+class PiecesError(ImageError):
+    """A file made of so many pieces that reading them is all there is to do."""
+
+    def __init__(self) -> None:
+        super().__init__("the file is cut into too many pieces: save the picture anew")
 
 
 def count_scans(data: bytes) -> int:
     """The scans of a JPEG file up to its end marker: what follows is not decoded."""
     scans, position = 0, 2
-    while (match := MARKER.search(data, position)) and match[1][0] != END:
+    for _ in range(MAX_PIECES):
+        match = MARKER.search(data, position)
+        if not match or match[1][0] == END:
+            return scans
         scans += match[1][0] == SCAN
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2])
-    return scans
+    raise PiecesError
 
 
 class CountedFile(BytesIO):
-    """A file in memory that a decoder may read in at most MAX_READS pieces."""
+    """A file in memory that a decoder may read in at most MAX_PIECES pieces."""
 
-    MAX_READS = 50_000
     reads = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """As BytesIO; raises ImageError after too many calls."""
+        """As BytesIO; raises PiecesError after too many calls."""
         self.reads += 1
-        if self.reads > self.MAX_READS:
-            raise ImageError("the file is cut into too many pieces: save the picture anew")
+        if self.reads > MAX_PIECES:
+            raise PiecesError
         return super().read(size)
 
 
@@ -73,6 +83,10 @@ def _blaming_the_file() -> Iterator[None]:
         raise ImageError(
             f"this is not a whole picture of a known kind ({', '.join(MAX_PIXELS)})"
         ) from error
+
+
+def _limit(image: Image.Image) -> int:
+    return MAX_PIXELS.get(image.format, MAX_PIXELS["JPEG"])  # Pillow knows several kinds of JPEG
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -95,10 +109,6 @@ def open_picture(data: bytes) -> Image.Image:
         if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
             raise ImageError(f"the picture is stored in {scans} layers: save it anew with fewer")
     return image
-
-
-def _limit(image: Image.Image) -> int:
-    return MAX_PIXELS.get(image.format, MAX_PIXELS["JPEG"])  # Pillow knows several kinds of JPEG
 
 
 def load(image: Image.Image) -> Image.Image:

@@ -264,6 +264,7 @@ def in_pieces(kind: str) -> bytes:
         "PNG of data": (33, chunk(b"IDAT")),
         "GIF of comments": (13, b"\x21\xfe\1a\0"),
         "GIF of nothing": (13, b"\0"),
+        "JPEG of comments behind its first scan": (-2, b"\xff\xfe\0\2"),
     }[kind]
     if kind.startswith("GIF"):
         place = 13 + 3 * 2 ** ((plain[10] & 7) + 1)  # behind the palette
@@ -274,7 +275,7 @@ def in_pieces(kind: str) -> bytes:
     "kind",
     [
         *("JPEG of comments", "JPEG of filling", "PNG of chunks", "PNG of data"),
-        *("GIF of comments", "GIF of nothing"),
+        *("GIF of comments", "GIF of nothing", "JPEG of comments behind its first scan"),
     ],
 )
 def test_a_million_pieces_do_not_hold_the_decoder(kind):
