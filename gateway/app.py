@@ -15,14 +15,10 @@ import grpc
 from flask import Blueprint, Flask, Response, abort, current_app, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from gateway.images import MAX_BYTES, ImageError, decode, fetch, prepare
-from gateway.model_client import (
-    Contract,
-    Deadline,
-    DeadlineError,
-    ModelClient,
-    ModelMismatchError,
-)
+from gateway.deadline import Deadline, DeadlineError
+from gateway.fetch import fetch, read_origins
+from gateway.images import MAX_BYTES, BusyError, ImageError, decode_and_prepare
+from gateway.model_client import Contract, ModelClient, ModelMismatchError
 
 FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
 CHECK_SECONDS = 0.8  # for the model's part of /readyz; a cluster's probe waits for one second
@@ -50,6 +46,12 @@ def problem(status: int, detail: str) -> Response:
 def bad_picture(error: ImageError) -> Response:
     """400: whoever sent the picture, or its address, can mend it."""
     return problem(400, str(error))
+
+
+@blueprint.app_errorhandler(BusyError)
+def busy(_: BusyError) -> Response:
+    """503: nothing is wrong but the moment."""
+    return problem(503, "too many pictures at once: try again in a moment")
 
 
 TOO_SLOW = (504, "the model did not answer in time: try again")
@@ -121,7 +123,11 @@ def requested_picture(deadline: Deadline) -> bytes:
     if not isinstance(url, str):
         raise ImageError('send {"url": "https://…"} as JSON, or a picture as the form field "file"')
     try:
-        return fetch(url, timeout=deadline.within(FETCH_SECONDS).remaining())
+        return fetch(
+            url,
+            allowed_origins=current_app.config["ALLOWED_ORIGINS"],
+            timeout=deadline.within(FETCH_SECONDS).remaining(),
+        )
     except ImageError:
         deadline.remaining()  # where the request's time is up, that is what to say
         raise
@@ -132,11 +138,11 @@ def predict() -> dict[str, float]:
     """POST /predict: label to score, in the model's order, the model's scores as they are."""
     client: ModelClient = current_app.extensions["model"]
     deadline = requested_deadline()
-    picture = decode(requested_picture(deadline))
-    deadline = deadline.within(current_app.config["MODEL_TIMEOUT"])
-    size = client.signature(timeout=deadline.remaining()).input_size
-    batch = prepare(picture, size, client.contract.preprocessing)
-    scores = client.predict(batch, timeout=deadline.remaining())[0].tolist()
+    picture = requested_picture(deadline)
+    most: float = current_app.config["MODEL_TIMEOUT"]
+    size = client.signature(timeout=deadline.within(most).remaining()).input_size
+    batch = decode_and_prepare(picture, size, client.contract.preprocessing)
+    scores = client.predict(batch, timeout=deadline.within(most).remaining())[0].tolist()
     return dict(zip(client.contract.labels, scores, strict=True))
 
 
@@ -199,9 +205,11 @@ def create_app(**settings: Any) -> Flask:
 
     MODEL_ADDRESS: the model server's host:port. CONTRACT: the path of the model's contract.json.
     REQUEST_TIMEOUT: seconds that a whole request may take; a caller may ask for less.
-    MODEL_TIMEOUT: seconds of these that the model may take.
+    MODEL_TIMEOUT: seconds of these that the model may take. ALLOWED_ORIGINS: where pictures may be
+    fetched besides the public internet, comma-separated, for development
+    ("http://127.0.0.1:8081/").
 
-    Raises ModelMismatchError for a bad contract.
+    Raises ModelMismatchError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(
@@ -209,10 +217,12 @@ def create_app(**settings: Any) -> Flask:
         CONTRACT="contract.json",
         REQUEST_TIMEOUT=8.0,
         MODEL_TIMEOUT=3.0,
+        ALLOWED_ORIGINS="",
         MAX_CONTENT_LENGTH=MAX_BYTES + 64 * 1024,  # a picture, and the form around it
     )
     app.config.from_prefixed_env("GATEWAY")
     app.config.from_mapping(settings)
+    app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
     contract = Contract.read(app.config["CONTRACT"])
     client = app.extensions["model"] = ModelClient(app.config["MODEL_ADDRESS"], contract)

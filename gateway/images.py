@@ -1,74 +1,130 @@
-"""Fetch a picture, decode it, and make it the array that a model was trained on.
+"""Decode a picture that a stranger sent, and make it the array that a model was trained on.
 
 Exported from notebooks/04-prepare-images.ipynb: change the notebook, then run `make export`.
 """
 
-import time
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
-from urllib.parse import urlsplit
 
 import numpy as np
-import requests
 from keras_image_helper import create_preprocessor
 from PIL import Image, ImageOps
 
 MAX_BYTES = 10 * 2**20  # of a file, as fetched or uploaded
-MAX_PIXELS = 25_000_000  # of a decoded picture: 75 MB of memory
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_SIDE = 12_000  # pixels
+MAX_PIXELS = {  # of a decoded picture, by the formats that are read
+    "JPEG": 25_000_000,  # 4 bytes a pixel, up to 12 while a progressive one is decoded
+    "PNG": 25_000_000,
+    "WEBP": 15_000_000,  # 16 bytes a pixel
+    "GIF": 25_000_000,
+    "BMP": 25_000_000,
+}
 
 
 class ImageError(ValueError):
     """A picture that cannot be used; the message tells whoever sent it why."""
 
 
-def fetch(url: str, *, timeout: float = 5.0) -> bytes:
-    """Download a picture file of at most MAX_BYTES, within `timeout` seconds.
+class BusyError(Exception):
+    """Nothing is wrong with the picture, but too many others are being decoded."""
 
-    Raises ImageError for an address that cannot be fetched, or an answer that is no use.
-    """
+
+MAX_SCANS = 50  # layers of a progressive JPEG; 10 are usual
+MAX_SCANNED = 500_000_000  # pixels, each counted once for every scan: about half a second of work
+MAX_PIECES = 100_000  # of which a file may be made
+MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
+SCAN, END = 0xDA, 0xD9
+
+
+class PiecesError(ImageError):
+    """A file made of so many pieces that reading them is all there is to do."""
+
+    def __init__(self) -> None:
+        super().__init__("the file is cut into too many pieces: save the picture anew")
+
+
+def count_scans(data: bytes) -> int:
+    """The scans of a JPEG file up to its end marker: what follows is not decoded."""
+    scans, position = 0, 2
+    for _ in range(MAX_PIECES):
+        match = MARKER.search(data, position)
+        if not match or match[1][0] == END:
+            return scans
+        scans += match[1][0] == SCAN
+        position = match.end() + int.from_bytes(data[match.end() : match.end() + 2])
+    raise PiecesError
+
+
+class CountedFile(BytesIO):
+    """A file in memory that a decoder may read in at most MAX_PIECES pieces."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As BytesIO; raises PiecesError after too many calls."""
+        self.reads += 1
+        if self.reads > MAX_PIECES:
+            raise PiecesError
+        return super().read(size)
+
+
+@contextmanager
+def _blaming_the_file() -> Iterator[None]:
     try:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise ImageError("the address must begin with http:// or https://")
-        with requests.Session() as session:
-            session.trust_env = False  # no proxies, no passwords from a .netrc file
-            with session.get(url, stream=True, timeout=timeout) as answer:
-                return _read(answer, timeout)
+        yield
     except ImageError:
         raise
-    except (requests.RequestException, ValueError) as error:  # ValueError: no address at all
-        raise ImageError("the address could not be fetched") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("the picture has too many pixels: send a smaller one") from error
+    except Exception as error:
+        raise ImageError(
+            f"this is not a whole picture of a known kind ({', '.join(MAX_PIXELS)})"
+        ) from error
 
 
-def _read(answer: requests.Response, timeout: float) -> bytes:
-    if answer.status_code != requests.codes.ok:
-        raise ImageError(f"the address answered with status {answer.status_code}")
-    body = bytearray()
-    deadline = time.monotonic() + timeout
-    for chunk in answer.iter_content(64 * 1024):
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
-        if time.monotonic() > deadline:
-            raise ImageError(f"the download took longer than {timeout:g} seconds")
-    return bytes(body)
+def _limit(image: Image.Image) -> int:
+    return MAX_PIXELS.get(image.format, MAX_PIXELS["JPEG"])  # Pillow knows several kinds of JPEG
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """A picture file that is within all limits; its pixels are not decoded yet.
+
+    Raises ImageError for what is no picture, or has too many bytes, pixels or scans.
+    """
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
+    with _blaming_the_file():
+        image = Image.open(CountedFile(data), formats=tuple(MAX_PIXELS))
+    pixels, limit = image.width * image.height, _limit(image)
+    if pixels > limit or max(image.size) > MAX_SIDE:
+        raise ImageError(
+            f"the picture has {image.width} x {image.height} pixels: send at most"
+            f" {limit // 10**6} million, and {MAX_SIDE} a side"
+        )
+    if image.format in ("JPEG", "MPO"):
+        scans = count_scans(data)
+        if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
+            raise ImageError(f"the picture is stored in {scans} layers: save it anew with fewer")
+    return image
+
+
+def load(image: Image.Image) -> Image.Image:
+    """The same picture, decoded and upright. Raises ImageError where it is damaged or not whole."""
+    with _blaming_the_file():
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def decode(data: bytes) -> Image.Image:
     """The first frame of a picture file, upright, in whatever mode the file has.
 
-    Raises ImageError for what is no picture, is damaged, or has more than MAX_PIXELS.
+    Raises ImageError as `open_picture` and `load`.
     """
-    try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(f"the picture has more than {MAX_PIXELS // 10**6} million pixels")
-        return ImageOps.exif_transpose(image)  # loads the pixels, too
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise ImageError(
-            f"this is not a whole picture of a known kind ({', '.join(FORMATS)})"
-        ) from error
+    return load(open_picture(data))
 
 
 SCALINGS = {"unit": lambda pixels: pixels / 255, "none": lambda pixels: pixels}
@@ -81,7 +137,46 @@ def prepare(image: Image.Image, size: tuple[int, int], preprocessing: str) -> np
     """
     target = (size[1], size[0])
     preprocessor = create_preprocessor(SCALINGS.get(preprocessing, preprocessing), target)
-    if not image.mode.startswith("I;16"):  # which Pillow resizes with another rounding
-        # Small first, RGB after: the same pixels with a fraction of the memory.
-        image = image.resize(target, Image.Resampling.NEAREST)
-    return np.ascontiguousarray(preprocessor.convert_to_tensor(image), dtype=np.float32)
+    if image.mode.startswith("I;16"):  # which Pillow would clip to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    # Small first, RGB after: the same pixels with a fraction of the memory.
+    small = image.resize(target, Image.Resampling.NEAREST)
+    return np.ascontiguousarray(preprocessor.convert_to_tensor(small), dtype=np.float32)
+
+
+class Places:
+    """A number of places that threads share."""
+
+    def __init__(self, free: int) -> None:
+        """Begin with all of them free."""
+        self._free, self._changed = free, threading.Condition()
+
+    @contextmanager
+    def take(self, number: int, *, wait: float) -> Iterator[None]:
+        """Hold this many; raises BusyError if they are not free within `wait` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= number, wait):
+                raise BusyError
+            self._free -= number
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += number
+                self._changed.notify_all()
+
+
+_places = Places(2)
+
+
+def decode_and_prepare(
+    data: bytes, size: tuple[int, int], preprocessing: str, *, wait: float = 2.0
+) -> np.ndarray:
+    """What `prepare` makes of what `decode` makes of a file, two at once in a process.
+
+    Raises ImageError as `decode`, and BusyError if there is no place within `wait` seconds.
+    """
+    image = open_picture(data)
+    large = image.width * image.height > _limit(image) / 2
+    with _places.take(2 if large else 1, wait=wait):
+        return prepare(load(image), size, preprocessing)

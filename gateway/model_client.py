@@ -5,7 +5,6 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 import json
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from gateway.deadline import Deadline
 
 
 class ModelMismatchError(Exception):
@@ -117,33 +118,6 @@ def predict(
     write_tensor(images, request.inputs[signature.input_name])
     response = stub.Predict(request, timeout=timeout)
     return read_tensor(response.outputs[signature.output_name])
-
-
-class DeadlineError(Exception):
-    """The time for a request is up."""
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """The moment by which a request is to be answered, shared by all steps on the way."""
-
-    moment: float  # in seconds on time.monotonic's clock
-
-    @classmethod
-    def after(cls, seconds: float) -> "Deadline":
-        """The moment that is so many seconds away."""
-        return cls(time.monotonic() + seconds)
-
-    def within(self, seconds: float) -> "Deadline":
-        """This deadline, or one in so many seconds, whichever is sooner: one step's share."""
-        return Deadline(min(self.moment, time.monotonic() + seconds))
-
-    def remaining(self) -> float:
-        """The seconds left, more than 0; raises DeadlineError when there are none."""
-        seconds = self.moment - time.monotonic()
-        if seconds <= 0:
-            raise DeadlineError("the time for this request is up")
-        return seconds
 
 
 SERVICE_CONFIG = {

@@ -1,8 +1,9 @@
 """Turn the notebooks' cells marked `#| export` into the modules of the gateway.
 
 A notebook that exports says so once with `#| default_exp NAME`, nbdev's directive; its cells
-whose first line is `#| export` become gateway/NAME.py, in the notebook's order. The sentence behind
-`>` in the notebook's title cell becomes the module's docstring.
+whose first line is `#| export` become gateway/NAME.py, in the notebook's order, and those with
+`#| export OTHER` become gateway/OTHER.py. The sentence behind `>` that stands last before a
+module's first cell becomes the module's docstring.
 
     python -m tutorial.export            write the modules
     python -m tutorial.export --check    compare only; exit 1 and show the difference
@@ -21,7 +22,8 @@ from tutorial import TutorialError
 
 MENDING = "change the notebook, then run `make export`"
 DEFAULT_EXP = re.compile(r"^#\| default_exp (\w+)\s*$", re.MULTILINE)
-EXPORT = re.compile(r"\A#\| export[ \t]*\n")
+EXPORT = re.compile(r"\A#\| export(?:[ \t]+(\w+))?[ \t]*\n")
+SUMMARY = re.compile(r"^> (.+)$", re.MULTILINE)
 ORIGIN = re.compile(r"^Exported from (notebooks/\S+\.ipynb):", re.MULTILINE)
 
 
@@ -35,19 +37,27 @@ def read_cells(notebook: Path, kind: str) -> list[tuple[int, str]]:
     ]
 
 
-def render(notebook: Path) -> tuple[str, str] | None:
-    """The (module name, module text) that a notebook exports, or None where it exports nothing.
+def render(notebook: Path) -> dict[str, str]:
+    """The modules that a notebook exports, name to text; none for a notebook without directives.
 
     Raises TutorialError, with notebook and cell, for a cell that cannot stand in a module.
     """
     code = read_cells(notebook, "code")
     names = [name for _, source in code for name in DEFAULT_EXP.findall(source)]
-    exported = [(n, EXPORT.sub("", source)) for n, source in code if EXPORT.match(source)]
+    exported = [(n, match, source) for n, source in code if (match := EXPORT.match(source))]
     if not names and not exported:
-        return None
+        return {}
     if len(names) != 1:
         raise TutorialError(f"{notebook.name}: wants one `#| default_exp NAME`, has {len(names)}")
-    for position, source in exported:
+    cells: dict[str, list[tuple[int, str]]] = {names[0]: []}
+    for position, match, source in exported:
+        cells.setdefault(match[1] or names[0], []).append((position, source[match.end() :]))
+    return {name: _module(notebook, name, parts) for name, parts in cells.items()}
+
+
+def _module(notebook: Path, name: str, cells: list[tuple[int, str]]) -> str:
+    """The text of one module, made of cells given as (position, source)."""
+    for position, source in cells:
         try:
             ast.parse(source)
         except SyntaxError as error:  # magics and shell escapes end here too
@@ -55,11 +65,13 @@ def render(notebook: Path) -> tuple[str, str] | None:
                 f"{notebook.name}, cell {position}, line {error.lineno}: "
                 f"cannot be exported, it is not plain Python: {(error.text or '').strip()}"
             ) from None
-    summary = re.search(r"^> (.+)$", read_cells(notebook, "markdown")[0][1], re.MULTILINE)
-    if not summary:
-        raise TutorialError(f"{notebook.name}: the title cell has no `> sentence` for a docstring")
-    docstring = f'"""{summary[1]}\n\nExported from notebooks/{notebook.name}: {MENDING}.\n"""'
-    return names[0], _format("\n\n\n".join([docstring, *(source for _, source in exported)]))
+    first = cells[0][0] if cells else float("inf")
+    above = [source for position, source in read_cells(notebook, "markdown") if position < first]
+    summaries = SUMMARY.findall("\n".join(above))
+    if not summaries:
+        raise TutorialError(f"{notebook.name}: no `> sentence` above {name} for its docstring")
+    docstring = f'"""{summaries[-1]}\n\nExported from notebooks/{notebook.name}: {MENDING}.\n"""'
+    return _format("\n\n\n".join([docstring, *(source for _, source in cells)]))
 
 
 def _format(text: str) -> str:
@@ -83,11 +95,11 @@ def compare(root: Path) -> dict[Path, tuple[str, str | None]]:
     """
     wanted: dict[Path, str] = {}
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
-        if rendered := render(notebook):
-            path = root / "gateway" / f"{rendered[0]}.py"
+        for name, text in render(notebook).items():
+            path = root / "gateway" / f"{name}.py"
             if path in wanted:
                 raise TutorialError(f"{notebook.name}: another notebook exports {path.name} too")
-            wanted[path] = rendered[1]
+            wanted[path] = text
     there = {
         path: path.read_text(encoding="utf-8")
         for path in sorted((root / "gateway").glob("*.py"))

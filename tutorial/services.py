@@ -55,8 +55,18 @@ def model_server_command(model_folder: Path, port: int) -> list[str]:
     ]
 
 
-def start_gateway(port: int, *, model_port: int, contract: Path, name: str = "gateway") -> Server:
-    """Run the gateway as it is deployed; return when /readyz says that it can answer."""
+def start_gateway(
+    port: int,
+    *,
+    model_port: int,
+    contract: Path,
+    allowed_origins: str = "",
+    name: str = "gateway",
+) -> Server:
+    """Run the gateway as it is deployed; return when /readyz says that it can answer.
+
+    `allowed_origins`, comma-separated, are where it may fetch pictures besides the internet.
+    """
     return start_server(
         name,
         [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gateway/gunicorn.conf.py")],
@@ -67,6 +77,7 @@ def start_gateway(port: int, *, model_port: int, contract: Path, name: str = "ga
             "GATEWAY_BIND": f"127.0.0.1:{port}",
             "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
             "GATEWAY_CONTRACT": os.fspath(contract.resolve()),
+            "GATEWAY_ALLOWED_ORIGINS": allowed_origins,
         },
     )
 

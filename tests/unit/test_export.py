@@ -35,9 +35,9 @@ def test_exported_cells_become_a_module(tmp_path):
         "print('shown, not exported')",
         "#| export\ndef f():\n  return os, sys",
     )
-    name, text = render(path)
-    assert name == "lesson"
-    assert text == (
+    modules = render(path)
+    assert modules.keys() == {"lesson"}
+    assert modules["lesson"] == (
         '"""Says what it is.\n\n'
         "Exported from notebooks/01-lesson.ipynb: change the notebook, then run `make export`.\n"
         '"""\n\nimport os\nimport sys\n\n\ndef f():\n    return os, sys\n'
@@ -45,7 +45,33 @@ def test_exported_cells_become_a_module(tmp_path):
 
 
 def test_a_notebook_without_directives_exports_nothing(tmp_path):
-    assert render(notebook(tmp_path, "x = 1")) is None
+    assert render(notebook(tmp_path, "x = 1")) == {}
+
+
+def test_a_cell_can_name_another_module(tmp_path):
+    path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
+    cells = json.loads(path.read_text())["cells"]
+    cells += [
+        {"cell_type": "markdown", "source": ["## Apart\n", "> Stands apart.\n"]},
+        {"cell_type": "code", "source": ["#| export apart\n", "y = 2"]},
+        {"cell_type": "code", "source": ["#| export\n", "x = 3"]},
+        {"cell_type": "markdown", "source": ["> Too late for either.\n"]},
+        {"cell_type": "code", "source": ["#| export apart\n", "y = 4"]},
+    ]
+    path.write_text(json.dumps({"cells": cells}))
+    modules = render(path)
+    assert modules.keys() == {"lesson", "apart"}
+    assert modules["lesson"].startswith('"""Says what it is.\n\nExported from notebooks/01-')
+    assert modules["lesson"].endswith('"""\n\nx = 1\n\n\nx = 3\n')
+    assert modules["apart"].startswith('"""Stands apart.\n\nExported from notebooks/01-')
+    assert modules["apart"].endswith('"""\n\ny = 2\n\n\ny = 4\n')
+
+
+def test_a_module_without_a_sentence_is_refused(tmp_path):
+    path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
+    path.write_text(path.read_text().replace("> Says", "Says"))
+    with pytest.raises(TutorialError, match="no `> sentence` above lesson"):
+        render(path)
 
 
 @pytest.mark.parametrize("line", ["%matplotlib inline", "!ls", "x = = 1"])
@@ -61,25 +87,36 @@ def test_exactly_one_module_a_notebook(tmp_path, code):
         render(notebook(tmp_path, *code))
 
 
-def test_two_notebooks_cannot_write_one_module(tmp_path):
-    for name in ("01-a.ipynb", "02-b.ipynb"):
-        notebook(tmp_path, "#| default_exp lesson", name=name)
+@pytest.mark.parametrize(
+    "second", [["#| default_exp lesson"], ["#| default_exp b", "#| export lesson\ny = 2"]]
+)
+def test_two_notebooks_cannot_write_one_module(tmp_path, second):
+    notebook(tmp_path, "#| default_exp lesson", name="01-a.ipynb")
+    notebook(tmp_path, *second, name="02-b.ipynb")
     with pytest.raises(TutorialError, match="another notebook exports"):
         compare(tmp_path)
 
 
 def test_every_kind_of_drift_is_found_and_named(tmp_path):
     notebook(tmp_path, "#| default_exp missing", name="01-a.ipynb")
-    notebook(tmp_path, "#| default_exp changed", "#| export\nx = 1", name="02-b.ipynb")
+    notebook(
+        tmp_path,
+        "#| default_exp changed",
+        "#| export\nx = 1",
+        "#| export other\ny = 1",
+        name="02-b.ipynb",
+    )
     gateway = tmp_path / "gateway"
     (gateway / "changed.py").write_text("x = 2\n")
+    (gateway / "other.py").write_text("y = 2\n")
     (gateway / "orphan.py").write_text('"""\nExported from notebooks/03-c.ipynb: …\n"""\n')
     (gateway / "by_hand.py").write_text('"""No notebook knows it, and it does not say so."""\n')
 
     said = {path.stem: describe(path, *texts) for path, texts in compare(tmp_path).items()}
 
-    assert said.keys() == {"missing", "changed", "orphan"}
+    assert said.keys() == {"missing", "changed", "other", "orphan"}
     assert "-x = 2" in said["changed"]
     assert "+x = 1" in said["changed"]
+    assert "+y = 1" in said["other"]
     assert "none does" in said["orphan"]
     assert all("make export" in text for text in said.values())

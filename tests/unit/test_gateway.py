@@ -10,8 +10,10 @@ import grpc
 import pytest
 from PIL import Image
 
+from gateway import images
 from gateway.app import Readiness, create_app
-from gateway.images import MAX_BYTES
+from gateway.fetch import Origin
+from gateway.images import MAX_BYTES, Places
 from tests.fake_model import FakeModel, serve, signature
 
 
@@ -46,11 +48,39 @@ def test_an_upload_is_scored(gateway):
     assert list(answer.json.items()) == [("red", 0.0), ("green", 255.0), ("blue", 0.0)]
 
 
-def test_an_address_is_fetched_and_scored(gateway, picture_server):
+def test_an_address_is_fetched_and_scored(fake_model, contract_file, picture_server):
     folder, address = picture_server
     (folder / "blue.png").write_bytes(png("blue"))
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=f"{address}/"
+    ).test_client()
     answer = gateway.post("/predict", json={"url": f"{address}/blue.png"})
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+def test_every_blocked_address_gets_the_same_answer(gateway, picture_server):
+    bodies = {
+        problem_in(gateway.post("/predict", json={"url": url}), 400)
+        for url in (
+            f"{picture_server[1]}/blue.png",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://localhost/",
+            "http://127.0.0.1:1/",
+            "file:///etc/passwd",
+            "http://user:password@8.8.8.8/",
+            "nonsense",
+        )
+    }
+    [body] = bodies
+    assert "public internet" in body
+
+
+def test_too_much_at_once_is_ours_and_passes(gateway, monkeypatch):
+    monkeypatch.setattr(images, "_places", Places(0))
+    monkeypatch.setitem(images.decode_and_prepare.__kwdefaults__, "wait", 0.01)
+    answer = gateway.post("/predict", **upload(png("red")))
+    assert "try again" in problem_in(answer, 503)
+    assert answer.headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -126,9 +156,12 @@ def test_the_callers_time_is_the_models_time(contract_file):
     assert 0.3 < time.monotonic() - begun < 1
 
 
-def test_a_slow_origin_uses_up_the_callers_time(gateway):
+def test_a_slow_origin_uses_up_the_callers_time(fake_model, contract_file):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        gateway = create_app(
+            MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=url
+        ).test_client()
         begun = time.monotonic()
         answer = gateway.post("/predict", headers={"Request-Timeout": "0.4"}, json={"url": url})
         assert "time" in problem_in(answer, 504)
@@ -156,6 +189,7 @@ def test_a_timeout_that_is_none_says_what_it_should_be(gateway, header):
 
 
 def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model):
+    assert gateway.get("/readyz").status_code == 200  # from then on, the picture's size is known
     fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
     problem_in(gateway.post("/predict", **upload(b"")), 400)
 
@@ -248,6 +282,18 @@ def test_the_page_knows_the_model_and_runs_nothing_foreign(gateway):
 def test_settings_come_from_the_environment(contract_file, monkeypatch):
     monkeypatch.setenv("GATEWAY_MODEL_ADDRESS", "model:8500")
     monkeypatch.setenv("GATEWAY_MODEL_TIMEOUT", "2.5")
+    monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", "http://127.0.0.1:8081/,https://b.example/")
     app = create_app(CONTRACT=contract_file)
     assert app.config["MODEL_ADDRESS"] == "model:8500"
     assert app.config["MODEL_TIMEOUT"] == 2.5
+    assert app.config["ALLOWED_ORIGINS"] == {
+        Origin("http", "127.0.0.1", 8081),
+        Origin("https", "b.example", 443),
+    }
+
+
+def test_nothing_inside_is_fetched_unless_it_is_said(contract_file, monkeypatch):
+    monkeypatch.delenv("GATEWAY_ALLOWED_ORIGINS", raising=False)
+    assert create_app(CONTRACT=contract_file).config["ALLOWED_ORIGINS"] == frozenset()
+    with pytest.raises(ValueError, match="not an origin"):
+        create_app(CONTRACT=contract_file, ALLOWED_ORIGINS="http://127.0.0.1:8081")

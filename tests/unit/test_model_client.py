@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from gateway.deadline import Deadline
 from gateway.model_client import (
     CHANNEL_OPTIONS,
     Contract,
-    Deadline,
-    DeadlineError,
     ModelClient,
     ModelMismatchError,
     Signature,
@@ -195,15 +194,6 @@ def test_after_another_model_came_in_its_place_its_names_are_asked_for_anew(fake
         client.predict(PICTURES, timeout=5)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     client.predict(PICTURES, timeout=5)
-
-
-def test_a_deadline_is_shared():
-    deadline = Deadline.after(5)
-    assert 4.9 < deadline.remaining() <= 5
-    assert 0.9 < deadline.within(1).remaining() <= 1
-    assert deadline.within(60) == deadline
-    with pytest.raises(DeadlineError, match="time"):
-        deadline.within(0).remaining()
 
 
 @pytest.mark.parametrize(

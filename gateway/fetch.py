@@ -1,0 +1,252 @@
+"""Download what a stranger names, from the public internet only, and within limits.
+
+Exported from notebooks/04-prepare-images.ipynb: change the notebook, then run `make export`.
+"""
+
+import http.client
+import io
+import ipaddress
+import socket
+import ssl
+import threading
+from concurrent.futures import Future
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import urljoin
+
+import certifi
+from urllib3.util import parse_url
+
+from gateway.deadline import Deadline
+from gateway.images import MAX_BYTES, ImageError
+
+DEFAULT_PORTS = {"http": 80, "https": 443}  # and no others, for strangers
+MAX_URL = 8192  # characters
+MAX_REDIRECTS = 3
+REDIRECTS = (301, 302, 303, 307, 308)
+MAX_LOOKUPS = 32  # of names, at once
+STEP = 2.0  # seconds that connecting, a TLS handshake, or one read may take
+
+
+class BlockedError(ImageError):
+    """An address that is not for strangers; every cause reads the same."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this address cannot be used: give the http:// or https:// address of a picture"
+            " on the public internet, without a port or a password"
+        )
+
+
+class Origin(NamedTuple):
+    """The server that a URL leads to."""
+
+    scheme: str
+    host: str  # a name or an address, IPv6 without brackets
+    port: int
+
+
+def split(url: str) -> tuple[Origin, str]:
+    """The origin of a URL, and what to ask for there. Raises BlockedError for no web address."""
+    try:
+        if len(url) > MAX_URL:
+            raise ValueError("too long")
+        parts = parse_url(url.strip())
+        port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+        if parts.scheme not in DEFAULT_PORTS or not parts.host or parts.auth:
+            raise ValueError("no plain web address")
+    except (ValueError, KeyError) as error:
+        raise BlockedError from error
+    return Origin(parts.scheme, parts.host.strip("[]"), port), parts.request_uri
+
+
+IPV6_IN_USE = ipaddress.ip_network("2000::/3")
+NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # looks public, but is the inside of Azure
+        "192.0.0.0/24",  # for protocols; some of it counts as global
+        "192.88.99.0/24",  # relays from IPv6 to IPv4
+        "2001::/23",  # for protocols; Teredo, with IPv4 inside, among them
+        "2002::/16",  # 6to4, with IPv4 inside
+        "3ffe::/16",  # given back in 2006
+        "3fff::/20",  # for documentation; unknown to older Pythons
+    )
+)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, and to a single machine there."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 6 and ip not in IPV6_IN_USE:
+        return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
+
+
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+
+
+def resolve(origin: Origin, deadline: Deadline) -> list[str]:
+    """All IP addresses of an origin's host. Raises OSError or ValueError where there are none."""
+    answer: Future[list] = Future()
+
+    def look_up() -> None:
+        try:
+            answer.set_result(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answer.set_exception(error)
+        finally:
+            _lookups.release()
+
+    if not _lookups.acquire(timeout=deadline.remaining()):
+        raise TimeoutError("too many names are being looked up")
+    threading.Thread(target=look_up, daemon=True).start()
+    return [found[4][0] for found in answer.result(deadline.remaining())]
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _open_first(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
+    for address in addresses:
+        try:
+            return socket.create_connection((address, port), deadline.within(STEP).remaining())
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.socket:
+    """An open connection to the origin, TLS included where it is https.
+
+    Raises BlockedError, before anything is opened, unless the origin is trusted or public; OSError
+    where nobody answers, TimeoutError after STEP seconds or at the deadline.
+    """
+    try:
+        addresses = resolve(origin, deadline)
+    except TimeoutError:
+        raise
+    except (OSError, ValueError) as error:
+        raise BlockedError from error
+    ports = DEFAULT_PORTS.values()
+    if not (trusted or (origin.port in ports and all(map(is_public, addresses)))):
+        raise BlockedError
+    sock = _open_first(addresses, origin.port, deadline)
+    try:
+        if not (trusted or is_public(sock.getpeername()[0])):
+            raise BlockedError
+        if origin.scheme == "https":
+            sock.settimeout(deadline.within(STEP).remaining())
+            sock = _tls().wrap_socket(sock, server_hostname=origin.host)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class TimedStream(io.RawIOBase):
+    """An open socket as http.client wants it, of which every call ends by the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        """Wrap a socket, which stays its owner's to close."""
+        self._sock, self._deadline = sock, deadline
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of `data`."""
+        self._sock.settimeout(self._deadline.within(STEP).remaining())
+        self._sock.sendall(data)
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what has come, at most as much as `buffer` holds."""
+        self._sock.settimeout(self._deadline.within(STEP).remaining())
+        return self._sock.recv_into(buffer)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return a file to read the answer from."""
+        return io.BufferedReader(self, 64 * 1024)
+
+    def close(self) -> None:
+        """Leave the socket open: http.client closes it before the answer is read."""
+
+
+def ask(
+    sock: socket.socket, origin: Origin, path: str, deadline: Deadline
+) -> http.client.HTTPResponse:
+    """Send a GET request; return the answer with its headers read and its body waiting."""
+    connection = http.client.HTTPConnection(origin.host, origin.port)
+    connection.default_port = DEFAULT_PORTS[origin.scheme]  # which the Host header leaves out
+    connection.sock = TimedStream(sock, deadline)
+    headers = {
+        "User-Agent": "keras-to-kubernetes/1.0",
+        "Accept": "image/jpeg, image/png, image/webp, image/gif, image/bmp",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse()
+
+
+def read_body(answer: http.client.HTTPResponse) -> bytes:
+    """The body of an answer, at most MAX_BYTES. Raises ImageError for what is no use."""
+    if answer.status != http.client.OK:
+        raise ImageError(f"the address answered with status {answer.status}")
+    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ImageError("the address sends a compressed file: give that of a plain picture")
+    announced = answer.length or 0
+    data = answer.read(MAX_BYTES + 1) if announced <= MAX_BYTES else b""
+    if max(announced, len(data)) > MAX_BYTES:
+        raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
+    if len(data) < announced:
+        raise ImageError("the download broke off before its end")
+    return data
+
+
+def fetch(
+    url: str, *, allowed_origins: frozenset[Origin] = frozenset(), timeout: float = 5.0
+) -> bytes:
+    """Download a picture file of at most MAX_BYTES, within `timeout` seconds, DNS included.
+
+    Origins in `allowed_origins` may be inside our network. Raises ImageError, whose message is for
+    whoever sent the URL, for one that is blocked, does not answer in time, or is no use.
+    """
+    deadline = Deadline.after(timeout)
+    try:
+        for _ in range(1 + MAX_REDIRECTS):
+            origin, path = split(url)
+            with connect(origin, deadline, trusted=origin in allowed_origins) as sock:
+                answer = ask(sock, origin, path, deadline)
+                if answer.status not in REDIRECTS:
+                    return read_body(answer)
+                url = urljoin(url, answer.headers.get("Location", ""))
+    except ImageError:
+        raise
+    except TimeoutError as error:
+        raise ImageError(
+            f"the address is too slow: the picture must be here within {timeout:g} seconds"
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ImageError("the server at this address cannot be reached, or breaks off") from error
+    raise ImageError(f"the address redirects more than {MAX_REDIRECTS} times")
+
+
+def read_origins(text: str) -> frozenset[Origin]:
+    """The origins in a comma-separated list such as "http://127.0.0.1:8081/".
+
+    Raises ValueError for an entry that is not an origin and a slash.
+    """
+    origins = set()
+    for entry in filter(None, map(str.strip, text.split(","))):
+        try:
+            origin, path = split(entry)
+        except BlockedError:
+            path = ""
+        if path != "/" or not entry.endswith("/"):
+            raise ValueError(f"{entry!r} is not an origin such as http://127.0.0.1:8081/")
+        origins.add(origin)
+    return frozenset(origins)

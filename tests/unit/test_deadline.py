@@ -1,0 +1,21 @@
+"""gateway/deadline: one moment for all steps of a request."""
+
+import pytest
+
+from gateway.deadline import Deadline, DeadlineError
+
+
+def test_what_remains_is_what_was_given_less_what_passed():
+    assert 4 < Deadline.after(5).remaining() <= 5
+
+
+def test_a_step_gets_its_share_and_never_more_than_is_left():
+    assert 1 < Deadline.after(5).within(2).remaining() <= 2
+    assert 1 < Deadline.after(2).within(5).remaining() <= 2
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_after_the_moment_there_is_nothing_left(seconds):
+    with pytest.raises(DeadlineError, match="up"):
+        Deadline.after(seconds).remaining()
+    assert issubclass(DeadlineError, TimeoutError)  # so that network code treats it as one

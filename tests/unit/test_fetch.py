@@ -1,0 +1,591 @@
+"""gateway/fetch: what strangers may name, what is never opened, and what every download ends at.
+
+The addresses are those of the OWASP cheat sheet on server-side request forgery, of the tests of
+Stripe's smokescreen, and what requests-hardened 1.3 was found to let through.
+"""
+
+import gzip
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from gateway import fetch as module
+from gateway.deadline import Deadline
+from gateway.fetch import (
+    BlockedError,
+    Origin,
+    connect,
+    fetch,
+    is_public,
+    read_origins,
+    split,
+)
+from gateway.images import MAX_BYTES, ImageError
+from tutorial.processes import wait_until
+from tutorial.strangers import answering, dripping, tcp_server
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+SPECIAL = [
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.0.0.1",
+    "10.255.255.255",
+    "100.64.0.1",  # carrier-grade NAT
+    "100.100.100.200",  # the metadata of one cloud
+    "127.0.0.1",
+    "127.255.255.254",
+    "168.63.129.16",  # Azure's inside, on a public-looking address
+    "169.254.169.254",  # the metadata of most clouds
+    "169.254.170.2",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.1",
+    "192.0.0.9",
+    "192.0.0.192",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.1.1",
+    "198.18.0.1",
+    "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.255",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::127.0.0.1",  # IPv4-compatible
+    "::8.8.8.8",
+    "::ffff:127.0.0.1",  # IPv4-mapped
+    "::ffff:8.8.8.8",
+    "::ffff:0:127.0.0.1",  # IPv4-translated
+    "64:ff9b::7f00:1",  # NAT64
+    "64:ff9b:1::7f00:1",
+    "100::1",
+    "2001::1",  # Teredo
+    "2001:0:7f00:1::1",
+    "2001:2::1",
+    "2001:10::1",
+    "2001:20::1",  # ORCHIDv2
+    "2001:db8::1",
+    "2002:7f00:1::1",  # 6to4
+    "3ffe::1",
+    "3fff::1",
+    "4000::1",
+    "5f00::1",  # segment routing
+    "fc00::1",
+    "fd00:ec2::254",  # metadata over IPv6
+    "fe80::1",
+    "fe80::1%eth0",
+    "fec0::1",  # site-local
+    "ff02::1",
+]
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "93.184.215.14",
+    "100.63.255.255",
+    "100.128.0.1",
+    "168.63.129.15",
+    "172.15.255.255",
+    "172.32.0.1",
+    "192.0.1.1",
+    "198.17.255.255",
+    "223.255.255.255",
+    "2001:4860:4860::8888",
+    "2606:4700:4700::1111",
+    "2a00:1450:4001:800::200e",
+]
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[tuple]:
+    """The addresses to which a connection was attempted; each attempt is refused."""
+    attempts = []
+
+    def create_connection(address, timeout):
+        attempts.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    return attempts
+
+
+@pytest.fixture
+def names(monkeypatch) -> dict[str, list[str]]:
+    """Names, and the addresses to which they lead; no others exist, but numbers stay numbers."""
+    known: dict[str, list[str]] = {}
+    really = socket.getaddrinfo
+
+    def getaddrinfo(host, port, family=0, type=0):
+        return [
+            entry
+            for address in known.get(host, [host])
+            for entry in really(address, port, family, type, flags=socket.AI_NUMERICHOST)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+@contextmanager
+def origin_of(behave):
+    """A rude server: (its origin's address, the same as a list of allowed origins)."""
+    with tcp_server(behave) as port:
+        address = f"http://127.0.0.1:{port}/"
+        yield address, read_origins(address)
+
+
+def refusal(url: str, **options) -> str:
+    """What a stranger is told who names this URL, which is blocked."""
+    with pytest.raises(BlockedError) as caught:
+        fetch(url, **options)
+    return str(caught.value)
+
+
+# Which addresses
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_special_addresses_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_public(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", SPECIAL)
+def test_no_connection_is_attempted_to_a_special_address(address, opened, names):
+    names["innocent.example"] = [address.partition("%")[0]]
+    host = f"[{address.replace('%', '%25')}]" if ":" in address else address
+    for url in (f"http://{host}/", f"https://{host}/", "http://innocent.example/"):
+        refusal(url)
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0x7f000001", "0x7f.1", "017700000001", "127.1", "0", "[::ffff:7f00:1]"]
+)
+def test_other_ways_to_write_an_address_lead_nowhere_else(host, opened):
+    refusal(f"http://{host}/")
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["8.8.8.8", "fd00::1"]],
+)
+def test_one_special_address_among_public_ones_is_enough(addresses, opened, names):
+    names["mixed.example"] = addresses
+    refusal("http://mixed.example/")
+    assert opened == []
+
+
+def test_all_public_addresses_of_a_name_are_tried(opened, names):
+    names["two.example"] = ["2606:4700:4700::1111", "1.1.1.1"]
+    with pytest.raises(ImageError, match="cannot be reached"):
+        fetch("https://two.example/")
+    assert opened == [("2606:4700:4700::1111", 443), ("1.1.1.1", 443)]
+
+
+def test_a_name_is_asked_once_so_that_its_answer_cannot_change(opened, monkeypatch):
+    answers = [["8.8.8.8"], ["127.0.0.1"]]
+
+    def getaddrinfo(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in answers.pop(0)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ImageError):
+        fetch("http://rebinding.example/")
+    assert opened == [("8.8.8.8", 80)]
+    assert answers == [["127.0.0.1"]]
+
+
+def test_the_peer_of_the_open_socket_is_checked_before_anything_is_sent(monkeypatch):
+    heard = []
+    with tcp_server(lambda connection: heard.append(connection.recv(99))) as port:
+        inside = socket.create_connection(("127.0.0.1", port))
+        monkeypatch.setattr(socket, "create_connection", lambda address, timeout: inside)
+        refusal("http://8.8.8.8/")
+        wait_until(lambda: heard, timeout=5, what="the server to hear something")
+    assert heard == [b""]
+
+
+# Which URLs
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "t-shirt.jpg",
+        "//8.8.8.8/",
+        "file:///etc/passwd",
+        "ftp://8.8.8.8/",
+        "data:,x",
+        "gopher://8.8.8.8/",
+        "http:8.8.8.8",
+        "http://",
+        "http:///x",
+        "http://[",
+        "http://a b/",
+        "http://a..b/",
+        "http://8.8.8.8:22/",
+        "http://8.8.8.8:0/",
+        "http://8.8.8.8:8080/",
+        "http://8.8.8.8:99999/",
+        "http://user@8.8.8.8/",
+        "http://user:password@8.8.8.8/",
+        "http://no-such-name.invalid/",
+        "http://8.8.8.8/" + "x" * 9000,
+        "http://127.0.0.1/",
+    ],
+)
+def test_every_blocked_cause_reads_the_same(url, opened, names):
+    assert refusal(url) == str(BlockedError())
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("HTTP://Example.COM", (Origin("http", "example.com", 80), "/")),
+        ("https://example.com:80/a b?c=d#e", (Origin("https", "example.com", 80), "/a%20b?c=d")),
+        ("http://[::1]:81/", (Origin("http", "::1", 81), "/")),
+        ("http://bücher.example/ü", (Origin("http", "xn--bcher-kva.example", 80), "/%C3%BC")),
+        ("http://a.example\\@b.example/", (Origin("http", "a.example", 80), "/%5C@b.example/")),
+        ("http://a.example/\r\nX: y", (Origin("http", "a.example", 80), "/%0D%0AX:%20y")),
+    ],
+)
+def test_a_url_is_read_in_one_way(url, wanted):
+    assert split(url) == wanted
+
+
+# What is allowed besides
+
+
+def test_an_allowed_origin_is_allowed_as_a_whole(picture_server):
+    folder, address = picture_server
+    (folder / "a.png").write_bytes(b"bytes")
+    allowed = read_origins(f" https://other.example/, {address}/ ")
+    assert fetch(f"{address}/a.png", allowed_origins=allowed) == b"bytes"
+    for near in (
+        address.replace("127.0.0.1", "localhost"),
+        address.replace("http:", "https:"),
+        address + "0",
+        address.replace("//", "//user@"),
+        address + "@8.8.8.8:22",
+    ):
+        refusal(f"{near}/a.png", allowed_origins=allowed)
+
+
+def test_nothing_inside_is_allowed_unless_said():
+    assert read_origins("") == read_origins(" , ") == frozenset()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://a:81",
+        "http://a/b/",
+        "http://a/?",
+        "a:81/",
+        "*",
+        "file:///",
+        "http://u@a/",
+        "http://a/ x/",
+    ],
+)
+def test_a_setting_that_is_no_origin_is_refused_at_once(text):
+    with pytest.raises(ValueError, match="is not an origin such as http://127"):
+        read_origins(text)
+
+
+# Redirects
+
+
+def redirecting(*targets: str):
+    """A server that sends its nth visitor to the nth target, and those after to a picture."""
+    targets = iter(targets)
+
+    def behave(connection):
+        connection.recv(65536)
+        if target := next(targets, None):
+            head = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nSet-Cookie: a=b\r\n\r\n"
+            connection.sendall(head.encode())
+        else:
+            connection.sendall(OK + b"\r\nbytes")
+
+    return behave
+
+
+def test_three_redirects_are_followed():
+    with origin_of(redirecting("/a", "?b", "c")) as (address, allowed):
+        assert fetch(address, allowed_origins=allowed) == b"bytes"
+
+
+def test_four_redirects_are_not():
+    with (
+        origin_of(redirecting("/a", "/b", "/c", "/d")) as (address, allowed),
+        pytest.raises(ImageError, match="more than 3 times"),
+    ):
+        fetch(address, allowed_origins=allowed)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "//10.0.0.1/",
+        "http://[::1]/",
+        "http://127.0.0.1:1/",
+        "http://user@8.8.8.8/",
+        "http://8.8.8.8:22/",
+        "file:///etc/passwd",
+        "http://inside.example/",
+    ],
+)
+def test_a_redirect_to_a_blocked_address_is_blocked(target, names, monkeypatch):
+    names["inside.example"] = ["192.168.0.1"]
+    really, attempts = socket.create_connection, []
+
+    def create_connection(address, timeout):
+        attempts.append(address)
+        return really(address, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with origin_of(redirecting(target)) as (address, allowed):
+        assert refusal(address, allowed_origins=allowed) == str(BlockedError())
+    assert len(attempts) == 1
+
+
+# What is sent
+
+
+def test_no_cookies_passwords_or_proxies(monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for variable in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1/")
+    heard, answer = [], redirecting("/again")
+
+    class Heard:
+        def __init__(self, connection):
+            self.connection = connection
+
+        def recv(self, size):
+            heard.append(self.connection.recv(size))
+
+        def sendall(self, data):
+            self.connection.sendall(data)
+
+    with origin_of(lambda connection: answer(Heard(connection))) as (address, allowed):
+        fetch(address, allowed_origins=allowed)
+    assert len(heard) == 2
+    for request in heard:
+        lines = request.decode().lower().splitlines()
+        assert f"host: {address[7:-1]}" in lines
+        assert "accept-encoding: identity" in lines
+        names = {line.partition(":")[0] for line in lines[1:] if line}
+        assert names == {"host", "user-agent", "accept", "accept-encoding", "connection"}
+
+
+# How much
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (OK + b"Content-Length: 99999999999\r\n\r\n", "larger than 10 MB"),
+        (OK + b"\r\n" + bytes(MAX_BYTES + 1), "larger than 10 MB"),
+        (OK + b"Content-Length: 100\r\n\r\nbytes", "broke off"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nby", "breaks off"),
+        (OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(2**20)), "compressed"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "status 404"),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "status 304"),
+        (b"HTTP/1.1 206 Partial Content\r\n\r\nx", "status 206"),
+        (OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n", "cannot be reached"),
+        (OK + b"X: y\r\n" * 200 + b"\r\n", "cannot be reached"),
+        (b"220 smtp.example ESMTP\r\n", "cannot be reached"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n", "cannot be reached"),
+        (b"", "cannot be reached"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_answer_that_is_no_use_is_refused_in_words(answer, words):
+    with origin_of(answering(answer)) as (address, allowed):
+        with pytest.raises(ImageError, match=words) as caught:
+            fetch(address, allowed_origins=allowed)
+        assert not isinstance(caught.value, BlockedError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (OK + b"\r\nbytes", b"bytes"),
+        (OK + b"Content-Length: 5\r\n\r\nbytes, and more", b"bytes"),
+        (OK + b"Content-Length: soon\r\n\r\nbytes", b"bytes"),
+        (OK + b"Content-Encoding: Identity\r\n\r\nbytes", b"bytes"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nby\r\n3\r\ntes\r\n0\r\n\r\n", b"bytes"),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + bytes(MAX_BYTES), bytes(MAX_BYTES)),
+    ],
+    ids=["no length", "a short length", "no number", "identity", "chunked", "the largest"],
+)
+def test_an_answer_that_is_of_use_is_read(answer, body):
+    with origin_of(answering(answer)) as (address, allowed):
+        assert fetch(address, allowed_origins=allowed) == body
+
+
+def test_an_endless_answer_is_not_read_to_its_end():
+    sent = []
+
+    def endless(connection):
+        connection.sendall(OK + b"\r\n")
+        while True:
+            connection.sendall(bytes(2**20))
+            sent.append(1)
+
+    with (
+        origin_of(endless) as (address, allowed),
+        pytest.raises(ImageError, match="larger than 10 MB"),
+    ):
+        fetch(address, allowed_origins=allowed)
+    assert len(sent) < 50  # the rest is in the system's buffers
+
+
+# How long
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        dripping(OK + b"\r\n", every=0.1, times=30),
+        dripping(OK + b"Content-Length: 30\r\n\r\n", every=0.1, times=30),
+        dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n1e\r\n", every=0.1, times=30),
+        dripping(OK + b"X: ", every=0.1, times=30),
+        dripping(b"", every=0.1, times=30),
+        dripping(b"HTTP/1.1 100 Continue\r\n\r\n" * 3, every=0.1, times=30),
+        lambda connection: time.sleep(3),
+    ],
+    ids=["body", "known length", "chunk", "headers", "status", "continue", "silence"],
+)
+def test_a_slow_server_is_left_on_time(behave):
+    with origin_of(behave) as (address, allowed):
+        begun = time.monotonic()
+        with pytest.raises(ImageError, match=r"too slow.*within 0.5 seconds"):
+            fetch(address, allowed_origins=allowed, timeout=0.5)
+        assert 0.4 < time.monotonic() - begun < 1
+
+
+def test_one_read_ends_before_the_deadline_does(monkeypatch):
+    monkeypatch.setattr(module, "STEP", 0.2)
+    with origin_of(lambda connection: time.sleep(3)) as (address, allowed):
+        begun = time.monotonic()
+        with pytest.raises(ImageError, match="too slow"):
+            fetch(address, allowed_origins=allowed)
+        assert time.monotonic() - begun < 1
+
+
+def test_redirects_share_one_deadline():
+    def slowly(connection):
+        time.sleep(0.3)
+        redirecting("/again")(connection)
+
+    with origin_of(slowly) as (address, allowed):
+        begun = time.monotonic()
+        with pytest.raises(ImageError, match="too slow"):
+            fetch(address, allowed_origins=allowed, timeout=0.5)
+        assert time.monotonic() - begun < 1
+
+
+def test_a_slow_name_server_is_left_on_time_and_holds_few_threads(monkeypatch, opened):
+    answer_now = threading.Event()
+
+    def getaddrinfo(*_, **__):
+        answer_now.wait(10)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(module, "_lookups", threading.BoundedSemaphore(2))
+    before, begun = threading.active_count(), time.monotonic()
+    for _ in range(4):
+        with pytest.raises(ImageError, match="too slow"):
+            fetch("http://slow.example/", timeout=0.2)
+    assert time.monotonic() - begun < 2
+    assert threading.active_count() - before <= 2
+    answer_now.set()
+    wait_until(lambda: threading.active_count() <= before, timeout=5, what="the look-ups to end")
+
+
+def test_the_limits_are_those_that_we_say():
+    assert (module.STEP, module.MAX_REDIRECTS, MAX_BYTES) == (2, 3, 10 * 2**20)
+    assert fetch.__kwdefaults__ == {"allowed_origins": frozenset(), "timeout": 5}
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for pictures.example that signs itself, with its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "pictures.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", "/CN=pictures.example", "-addext", "subjectAltName=DNS:pictures.example"]
+    files = ["-keyout", str(path), "-out", f"{path}.crt"]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    with path.open("a") as file:
+        file.write((path.parent / f"{path.name}.crt").read_text())
+    return path
+
+
+@pytest.fixture
+def https(certificate, names, monkeypatch):
+    """A server that speaks TLS: (its port, the certificate); both names lead to it."""
+    names["pictures.example"] = names["other.example"] = ["127.0.0.1"]
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    def behave(connection):
+        with context.wrap_socket(connection, server_side=True) as tls:
+            answering(OK + b"\r\nbytes")(tls)
+
+    with tcp_server(behave) as port:
+        yield port, certificate
+
+
+def test_https_is_read_from_the_server_that_the_certificate_names(https, monkeypatch):
+    port, certificate = https
+    trusting = partial(ssl.create_default_context, cafile=certificate)
+    monkeypatch.setattr(module, "_tls", trusting)
+    allowed = read_origins(f"https://pictures.example:{port}/, https://other.example:{port}/")
+    assert fetch(f"https://pictures.example:{port}/", allowed_origins=allowed) == b"bytes"
+    with pytest.raises(ImageError, match="cannot be reached"):
+        fetch(f"https://other.example:{port}/", allowed_origins=allowed)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(https):
+    address = f"https://pictures.example:{https[0]}/"
+    with pytest.raises(ImageError, match="cannot be reached"):
+        fetch(address, allowed_origins=read_origins(address))
+
+
+def test_a_silent_tls_handshake_is_left_on_time():
+    with tcp_server(lambda connection: time.sleep(3)) as port:
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connect(Origin("https", "127.0.0.1", port), Deadline.after(0.3), trusted=True)
+        assert time.monotonic() - begun < 1
