@@ -87,7 +87,10 @@ _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 def resolve(origin: Origin, deadline: Deadline) -> list[str]:
-    """All IP addresses of an origin's host. Raises OSError or ValueError where there are none."""
+    """All IP addresses of an origin's host, A and AAAA.
+
+    Raises OSError or ValueError where there are none, TimeoutError at the deadline.
+    """
     answer: Future[list] = Future()
 
     def look_up() -> None:
@@ -159,7 +162,7 @@ class TimedStream(io.RawIOBase):
         self._sock.sendall(data)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True: this stream is for reading."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:

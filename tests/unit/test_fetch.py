@@ -113,6 +113,7 @@ def opened(monkeypatch) -> list[tuple]:
     attempts = []
 
     def create_connection(address, timeout):
+        assert 0 < timeout <= 2
         attempts.append(address)
         raise ConnectionRefusedError
 
