@@ -32,6 +32,11 @@ def test_lessons_name_the_image_that_the_code_uses(root):
             assert tag in (SERVING_IMAGE.partition(":")[2], "2.7.0"), lesson.name
 
 
+def test_the_image_file_names_the_same_image(root):
+    [tag] = re.findall(r"tensorflow/serving:([\d.]+)", (root / "Dockerfile.model").read_text())
+    assert tag == SERVING_IMAGE.partition(":")[2]
+
+
 def test_protobuf_has_the_major_version_of_the_generated_code(root):
     [folder] = tensorflow_serving.__path__
     generated = (root / folder / "apis/predict_pb2.py").read_text()
