@@ -227,9 +227,9 @@ def measure_throughput(folder: Path, name: str, rounds: int, seconds: float) -> 
             alone, served = BATCH * len(times) / sum(times), count / duration
             found.append(
                 {
-                    "direct_images_per_s": alone,
-                    "server_images_per_s": served,
-                    "ratio": served / alone,
+                    "direct_images_per_s": round(alone, 2),
+                    "server_images_per_s": round(served, 2),
+                    "ratio": round(served / alone, 3),
                 }
             )
         cpu_ms = {
@@ -257,7 +257,13 @@ def measure_overhead(folder: Path, model: str, name: str, rounds: int, seconds: 
                 alone += call(1, 0)
                 served += time_calls(predict, 0)
             ms = [1000 * statistics.median(times) for times in (alone, served)]
-            found.append({"direct_ms": ms[0], "server_ms": ms[1], "overhead_ms": ms[1] - ms[0]})
+            found.append(
+                {
+                    "direct_ms": round(ms[0], 2),
+                    "server_ms": round(ms[1], 2),
+                    "overhead_ms": round(ms[1] - ms[0], 2),
+                }
+            )
     return {"rounds": found, "overhead_ms": spread([one["overhead_ms"] for one in found])}
 
 

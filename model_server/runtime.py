@@ -24,8 +24,6 @@ from model_server.config import BatchingParameters
 
 DEFAULT_SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
-_METHODS = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
-
 
 class SavedModel:
     """A loaded SavedModel; safe to use from many threads at once until it is closed.
@@ -70,7 +68,7 @@ class SavedModel:
                 (
                     frozenset(info.name for info in signature.inputs.values())
                     for signature in self.signatures.signature_def.values()
-                    if signature.method_name in _METHODS
+                    if signature.inputs
                 ),
             )
 

@@ -165,7 +165,8 @@ class Model:
         if version and version.state == ModelVersionStatus.AVAILABLE:
             return True
         files = _fingerprint(path)
-        if version and version.failures and version.files == files:
+        failed = version and (version.error or version.state == ModelVersionStatus.LOADING)
+        if failed and version.files == files:
             if version.error or time.monotonic() < version.retry_at:
                 return False
         else:
