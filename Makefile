@@ -12,7 +12,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults lab notebooks export lint format lock clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -55,6 +55,9 @@ lock: .venv/.installed  ## renew requirements.txt from requirements.in
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-deps --no-annotate --constraint requirements.txt --quiet \
 	  model_server/requirements.in -o model_server/requirements.txt
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 clean:  ## remove what the targets made, models included
 	rm -rf .venv build models
