@@ -196,7 +196,7 @@ def test_interrupted_while_waiting(start, file, error):
 # Starts a server for each FILE, then a process of its own that outlives it, and waits.
 OWNER = """
 import subprocess, sys
-import tests.unit.test_processes as test
+import tests.integration.test_processes as test
 from tutorial.processes import start_server
 for file in sys.argv[1:-1]:
     ready = lambda: test.all_alive(file)
