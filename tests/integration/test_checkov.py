@@ -1,0 +1,61 @@
+"""checkov, which knows what goes wrong in clusters, has nothing to say about the manifests."""
+
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.test_manifests import FOLDERS, rendered
+from tutorial import kubernetes, services
+
+HERE = Path(__file__).parents[1] / "checkov"
+ENVIRONMENT = services.BUILD / "checkov"
+UV = Path(sysconfig.get_path("scripts"), "uv")
+
+pytestmark = pytest.mark.skipif(not kubernetes.kubectl(), reason="there is no kubectl to render")
+
+
+@pytest.fixture(scope="module")
+def checkov() -> Path:
+    """The command, installed once into an environment of its own: it pins far too much for ours."""
+    requirements = HERE / "requirements.txt"
+    done = ENVIRONMENT / ".installed"
+    if not done.exists() or done.read_text() != requirements.read_text():
+        for command in (
+            ["venv", "--clear", ENVIRONMENT],
+            ["pip", "install", "--python", ENVIRONMENT, "--require-hashes", "-r", requirements],
+        ):
+            result = subprocess.run([UV, *command], capture_output=True, text=True)
+            if result.returncode:
+                pytest.skip(f"checkov cannot be installed: {result.stderr.strip()[-300:]}")
+        done.write_text(requirements.read_text())
+    return ENVIRONMENT / "bin/checkov"
+
+
+def failures(checkov: Path, file: Path) -> dict[str, str]:
+    """Check's number -> what it wants, for all that fail in a file of manifests."""
+    command = [checkov, "--config-file", HERE / "config.yaml", "--file", file]
+    options = ["--output", "json", "--skip-download", "--quiet"]
+    said = subprocess.run([*command, *options], capture_output=True, text=True)
+    report = json.loads(said.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["passed"] > 50, "it has read nothing"
+    return {each["check_id"]: each["check_name"] for each in report["results"]["failed_checks"]}
+
+
+def test_it_finds_no_fault_with_anything_that_can_be_deployed(checkov, tmp_path):
+    choices = [*FOLDERS, *((name,) for name in kubernetes.components())]
+    objects = {json.dumps(each): each for choice in choices for each in rendered(choice)}
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump_all(objects.values()))
+    assert failures(checkov, file) == {}
+
+
+def test_it_would_find_one(checkov, tmp_path):
+    text = yaml.safe_dump_all(rendered(""))
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"))
+    assert list(failures(checkov, file)) == ["CKV_K8S_22"]
