@@ -1,0 +1,113 @@
+"""The command behind `make kind-test`: a cluster inside Docker, both images, and the check.
+
+python -m tests.cluster.kind [--keep]
+"""
+
+import argparse
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from tests.cluster import check
+from tutorial import TutorialError, kubernetes, services
+from tutorial.model_folder import require, versions
+
+CLUSTER = "clothing-test"
+MODEL = "starter"
+
+
+def missing() -> list[str]:
+    """What this machine lacks, and where to get it."""
+    wanted = {
+        "docker": "https://docs.docker.com/engine/install/",
+        "kind": "https://kind.sigs.k8s.io/docs/user/quick-start/#installation",
+    }
+    lacking = [f"{name}  {where}" for name, where in wanted.items() if not shutil.which(name)]
+    if not kubernetes.kubectl():
+        lacking.append("kubectl  https://kubernetes.io/docs/tasks/tools/")
+    if shutil.which("docker") and not quietly("docker", "info"):
+        lacking.append("a Docker engine that answers `docker info`")
+    return lacking
+
+
+def quietly(*command: str) -> bool:
+    """Run a command whose output nobody wants; whether it went well."""
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def run(*command: str | Path, stdin: str | None = None) -> None:
+    """Run a command in the project's root, in the open; TutorialError where it fails."""
+    print("$", *command, flush=True)
+    result = subprocess.run(command, cwd=services.ROOT, input=stdin, text=True)
+    if result.returncode:
+        raise TutorialError(f"{command[0]} ended with {result.returncode}")
+
+
+def images() -> dict[str, str]:
+    """Tier to image, as the manifests name them."""
+    base = yaml.safe_load((kubernetes.K8S / "base/kustomization.yaml").read_text())
+    return {
+        i["name"].removeprefix("clothing-"): f"{i['name']}:{i['newTag']}" for i in base["images"]
+    }
+
+
+def build() -> dict[str, str]:
+    """Both images and a successor of each, loaded into the cluster; returns the successors."""
+    now = images()
+    successors = {tier: f"clothing-{tier}:next" for tier in now}
+    model = require(services.ROOT / "models", MODEL)
+    latest = versions(model)[-1]
+    # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
+    arm = platform.machine() in ("arm64", "aarch64")
+    target = ["--target", "model-server"] if arm else []
+    name = ["--build-arg", f"MODEL_NAME={MODEL}"]
+    run("docker", "build", "-f", "Dockerfile.gateway", "-t", now["gateway"], ".")
+    run("docker", "build", "-f", "Dockerfile.model", *target, *name, "-t", now["model"], ".")
+    run(
+        "docker",
+        "build",
+        "-t",
+        successors["gateway"],
+        "-",
+        stdin=f"FROM {now['gateway']}\nLABEL next=\n",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(model / str(latest), Path(folder, str(latest + 1)))
+        copy = f"COPY {latest + 1} /models/{MODEL}/{latest + 1}"
+        Path(folder, "Dockerfile").write_text(f"FROM {now['model']}\n{copy}\n")
+        run("docker", "build", "-t", successors["model"], folder)
+    run("kind", "load", "docker-image", "--name", CLUSTER, *now.values(), *successors.values())
+    return successors
+
+
+def main() -> None:
+    """Build, check, clean up; say what is missing where it cannot begin."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="leave the cluster, to look into it")
+    args = parser.parse_args()
+    if lacking := missing():
+        sys.exit("make kind-test needs, and does not find:\n  " + "\n  ".join(lacking))
+    try:
+        if not quietly("kind", "get", "kubeconfig", "--name", CLUSTER):
+            run("kind", "create", "cluster", "--name", CLUSTER, "--wait", "120s")
+        successors = build()
+        check.main(
+            [
+                *("--context", f"kind-{CLUSTER}", "--overlay", "k8s/overlays/kind"),
+                *("--next-gateway", successors["gateway"], "--next-model", successors["model"]),
+            ]
+        )
+    except TutorialError as error:
+        sys.exit(f"make kind-test: {error}")
+    finally:
+        if not args.keep:
+            quietly("kind", "delete", "cluster", "--name", CLUSTER)
+
+
+if __name__ == "__main__":
+    main()
