@@ -1,4 +1,4 @@
-"""Copy the gRPC stubs the gateway needs out of the installed wheels, without TensorFlow.
+"""Copy the gRPC stubs the gateway needs out of the pinned wheels, without TensorFlow.
 
 `import tensorflow_serving.apis.predict_pb2` imports all of TensorFlow: the generated files sit
 inside its package, whose `__init__` loads the runtime. The files themselves need nothing but
@@ -6,7 +6,8 @@ protobuf. This step follows their imports from the two services down, and writes
 of their own with empty packages around them. With that folder first on PYTHONPATH the same import
 takes a fraction of a second.
 
-    python -m gateway.build_stubs build/stubs
+    python -m gateway.build_stubs build/stubs                     from the installed packages
+    python -m gateway.build_stubs build/stubs --wheels downloads  from wheels, installed nowhere
 """
 
 import argparse
@@ -14,6 +15,8 @@ import re
 import shutil
 import sys
 import sysconfig
+import tempfile
+import zipfile
 from pathlib import Path
 
 ROOTS = (
@@ -21,6 +24,7 @@ ROOTS = (
     "tensorflow_serving/apis/model_service_pb2_grpc.py",
 )
 IMPORT = re.compile(r"^from ([\w.]+) import (\w+_pb2)\b", re.MULTILINE)
+GENERATED = re.compile(r"_pb2(_grpc)?\.py$")
 
 
 def needed_files(source: Path) -> list[str]:
@@ -43,6 +47,14 @@ def needed_files(source: Path) -> list[str]:
     return sorted(found)
 
 
+def unpack(wheels: Path, target: Path) -> None:
+    """Extract the generated files, and nothing else, of all wheels in a folder into `target`."""
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            archive.extractall(target, [name for name in names if GENERATED.search(name)])
+
+
 def build(source: Path, target: Path) -> int:
     """Write the stubs found below `source` to `target`, replacing what is there; their number."""
     files = needed_files(source)
@@ -61,16 +73,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="folder to write, replaced if it exists")
     parser.add_argument(
-        "--source",
+        "--wheels",
         type=Path,
-        default=Path(sysconfig.get_path("purelib")),
-        help="folder holding tensorflow and tensorflow_serving (default: this Python's packages)",
+        help="folder holding both wheels (default: take the files that this Python has installed)",
     )
     args = parser.parse_args()
-    try:
-        number = build(args.source, args.target)
-    except FileNotFoundError as error:
-        sys.exit(f"build_stubs: {error.filename} is missing: install the pinned wheels first")
+    with tempfile.TemporaryDirectory() as unpacked:
+        if args.wheels:
+            unpack(args.wheels, Path(unpacked))
+        source = Path(unpacked) if args.wheels else Path(sysconfig.get_path("purelib"))
+        try:
+            number = build(source, args.target)
+        except FileNotFoundError as error:
+            missing = Path(error.filename).relative_to(source)
+            sys.exit(f"build_stubs: {missing} is missing: install, or download, the pinned wheels")
     print(f"{number} generated files in {args.target}")
 
 

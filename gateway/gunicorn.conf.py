@@ -19,3 +19,4 @@ worker_class = "gthread"
 workers = 1
 threads = 16
 graceful_timeout = 20
+control_socket_disable = True  # nobody listens to it, and it wants a folder to write to
