@@ -27,7 +27,7 @@ Manifest = dict  # one object of a cluster
 
 
 def kubectl() -> str | None:
-    """The kubectl of this environment (requirements.txt pins one), else the one on PATH, or None."""
+    """The kubectl of this environment, which requirements.txt pins, else PATH's, else None."""
     return shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
 
 

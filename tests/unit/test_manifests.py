@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tutorial import TutorialError, kubernetes
+from tutorial import TutorialError, kubernetes, services
 from tutorial.kubernetes import K8S, find
 
 # Upstream maintains the last three; 1.34, the oldest that README.md promises, is still to be met in
@@ -285,8 +285,8 @@ def seconds_before_term(spec):
     return container(spec)["lifecycle"]["preStop"]["sleep"]["seconds"]
 
 
-def test_a_gateway_has_time_to_finish(root):
-    graceful = runpy.run_path(str(root / "gateway/gunicorn.conf.py"))["graceful_timeout"]
+def test_a_gateway_has_time_to_finish():
+    graceful = runpy.run_path(str(services.ROOT / "gateway/gunicorn.conf.py"))["graceful_timeout"]
     _, spec = pods(())["gateway"]
     assert seconds_before_term(spec) + graceful < spec["terminationGracePeriodSeconds"]
 
@@ -382,7 +382,7 @@ def test_another_models_contract_is_taken_in(tmp_path, monkeypatch):
     assert kubernetes.CONTRACT.read_text() == '{"model_name": "animals"}\n'
 
 
-# The files themselves
+# The files themselves: the menu, the tags, the order of keys
 
 
 def test_the_menu_lists_every_component_and_each_says_when_one_wants_it():
@@ -409,6 +409,68 @@ def test_one_place_names_the_images_tags():
             r"(clothing-(?:gateway|model))[\w-]*:([\w.]+)", path.read_text()
         ):
             assert tag == tags[name], path
+
+
+# The images, and the other places where they run
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load((services.ROOT / "compose.yaml").read_text())
+
+
+def last_stage(tier):
+    """The final stage of a tier's Dockerfile: what is started where nobody chooses."""
+    return (services.ROOT / f"Dockerfile.{tier}").read_text().split("\nFROM ")[-1]
+
+
+@pytest.mark.parametrize("tier", WORKLOADS)
+def test_image_and_pod_agree_on_ports_and_user(tier):
+    _, spec = pods(())[tier]
+    [exposed] = re.findall(r"^EXPOSE (.+)$", last_stage(tier), re.MULTILINE)
+    assert {int(port) for port in exposed.split()} == {
+        port["containerPort"] for port in container(spec)["ports"]
+    }
+    user, group = (spec["securityContext"][key] for key in ("runAsUser", "runAsGroup"))
+    assert f"\nUSER {user}:{group}\n" in last_stage(tier)
+
+
+def test_the_models_flags_are_its_images_and_more():
+    """Arguments in a manifest take the place of those in the image."""
+    [text] = re.findall(r"^CMD (\[.+\])$", last_stage("model"), re.MULTILINE)
+    _, spec = pods(())["model"]
+    assert set(json.loads(text)) <= set(container(spec)["args"])
+    files = {path.name for path in (services.ROOT / "serving").iterdir()}
+    named = re.findall(r"=/config/(\S+)", " ".join(container(spec)["args"]))
+    assert len(named) == 2 and files.issuperset(named)
+
+
+@pytest.mark.parametrize("tier", WORKLOADS)
+def test_compose_runs_the_same_images(tier, compose):
+    _, spec = pods(())[tier]
+    name = container(spec)["image"].partition(":")[0]
+    assert compose["services"][tier]["image"].partition(":")[0] == name
+    assert compose["services"][tier]["build"]["dockerfile"] == f"Dockerfile.{tier}"
+
+
+def test_compose_tells_the_gateway_the_same(compose):
+    _, spec = pods(())["gateway"]
+    here = {each["name"]: each["value"] for each in container(spec)["env"]}
+    there = compose["services"]["gateway"]
+    there_all = (
+        dict(re.findall(r"(GATEWAY_\w+)=(\S+)", last_stage("gateway"))) | there["environment"]
+    )
+    assert here == {name: there_all[name] for name in here}
+    assert here["GATEWAY_CONTRACT"] in {each["target"] for each in there["configs"]}
+
+
+def test_both_scrape_the_same_metrics():
+    text = (services.ROOT / "compose/prometheus.yml").read_text()
+    for each in of_kind(("monitoring",), "PodMonitor"):
+        [endpoint] = each["spec"]["podMetricsEndpoints"]
+        assert endpoint["path"] in text or endpoint["path"] == "/metrics"  # Prometheus' default
+    [path] = re.findall(r'path: "(.+)"', (services.ROOT / "serving/monitoring.txt").read_text())
+    assert path == endpoint["path"]
 
 
 def test_keys_stand_in_one_order():
