@@ -1,4 +1,4 @@
-"""The manifests under k8s/, as a cluster would get them, and whether there is a cluster.
+"""The manifests under k8s/ as a cluster would get them, and whether there is a cluster.
 
 python -m tutorial.kubernetes contract NAME     take models/NAME's contract into the manifests
 """
@@ -74,16 +74,13 @@ def find(objects: Iterable[Manifest], kind: str, name: str) -> Manifest:
     raise LookupError(f"no {kind} {name}")
 
 
-def cluster() -> str | None:
-    """The name of the context whose cluster answers kubectl now, or None."""
+def answers(context: str) -> bool:
+    """Whether kubectl knows this context, and its cluster answers now."""
     command = kubectl()
     if not command:
-        return None
-    for arguments in (["version", "--request-timeout=3s"], ["config", "current-context"]):
-        result = subprocess.run([command, *arguments], capture_output=True, text=True)
-        if result.returncode:
-            return None
-    return result.stdout.strip()
+        return False
+    question = ["--context", context, "version", "--request-timeout=3s"]
+    return subprocess.run([command, *question], capture_output=True).returncode == 0
 
 
 def take_contract(model_folder: Path) -> None:
