@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed build/stubs/.made
 
 MODEL ?= starter
+MODEL_NAME ?= starter
 LABELS ?=
 PREPROCESSING ?= xception
 GATEWAY_PORT ?= 9696
@@ -12,7 +13,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults lab notebooks export lint format lock help clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults kind-test contract lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -32,6 +33,12 @@ test-integration: $(READY)  ## servers, conversions, the page, and the whole pat
 
 test-faults: $(READY)  ## model servers killed, away and frozen, for as long as the figures ask
 	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py
+
+kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under load
+	@$(BIN)/python -m tests.cluster.kind
+
+contract: $(READY)  ## take the contract of models/MODEL_NAME into the manifests
+	@$(BIN)/python -m tutorial.kubernetes contract "$(MODEL_NAME)"
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)

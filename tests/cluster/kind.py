@@ -15,7 +15,8 @@ import yaml
 
 from tests.cluster import check
 from tutorial import TutorialError, kubernetes, services
-from tutorial.model_folder import require, versions
+from tutorial.model_folder import versions
+from tutorial.run import convert
 
 CLUSTER = "clothing-test"
 MODEL = "starter"
@@ -60,7 +61,7 @@ def build() -> dict[str, str]:
     """Both images and a successor of each, loaded into the cluster; returns the successors."""
     now = images()
     successors = {tier: f"clothing-{tier}:next" for tier in now}
-    model = require(services.ROOT / "models", MODEL)
+    model = services.ROOT / "models" / convert(MODEL, labels="", preprocessing="xception")
     latest = versions(model)[-1]
     # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
     arm = platform.machine() in ("arm64", "aarch64")

@@ -1,0 +1,36 @@
+"""What GitHub runs: valid, pinned, and on every Python that the project promises."""
+
+import re
+import subprocess
+import sys
+
+import yaml
+
+from tutorial.services import ROOT
+
+WORKFLOW = ROOT / ".github/workflows/ci.yml"
+
+
+def test_it_fits_githubs_schema():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    subprocess.run([*command, "vendor.github-workflows", WORKFLOW], check=True)
+
+
+def test_actions_are_pinned_and_may_read_only():
+    text = WORKFLOW.read_text()
+    used = re.findall(r"uses: (\S+)", text)
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+def test_every_python_is_tested_with_targets_that_there_are():
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    minors = jobs["test"]["strategy"]["matrix"]["python"]
+    [first, beyond] = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    ).groups()
+    assert minors == [f"3.{minor}" for minor in range(int(first), int(beyond))]
+    makefile = (ROOT / "Makefile").read_text()
+    for job in jobs.values():
+        [target] = [step["run"].removeprefix("make ") for step in job["steps"] if "run" in step]
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
