@@ -1,18 +1,21 @@
 """Two versions behind two labels, served with the manifests' own flags and configuration."""
 
+import functools
 import json
 import os
+import re
 import shutil
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import grpc
+import requests
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_service_pb2_grpc
-from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.app import create_app
+from tests.cluster import check
 from tutorial import kubernetes, services
 from tutorial.processes import free_port, wait_until
 
@@ -41,9 +44,10 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def files(saved, tmp_path):
-    """What a pod finds under /models and /versions."""
+    """What a pod finds under /models and /versions; of version 2 no more than half a download."""
     models = tmp_path / "models" / CONTRACT["model_name"]
     shutil.copytree(saved, models)
+    (models / "2/saved_model.pb").write_bytes(b"half a download")
     (tmp_path / "versions").mkdir()
     write_labels(tmp_path, stable=1, canary=2)
     return tmp_path
@@ -53,87 +57,84 @@ def write_labels(files, **labels):
     """The component's models.config, with the labels on these versions."""
     text = kubernetes.MODELS_CONFIG.read_text().replace("/models/", f"{files}/models/")
     for label, version in labels.items():
-        before, key, after = text.partition(f'key: "{label}" value: ')
-        assert key
-        text = f"{before}{key}{version}{after[1:]}"
-    draft = files / "versions" / "draft"
+        text, found = re.subn(rf'(key: "{label}" value: )\d', rf"\g<1>{version}", text)
+        assert found == 1
+    draft = files / "versions/draft"
     draft.write_text(text)
     draft.rename(files / "versions" / kubernetes.MODELS_CONFIG.name)
 
 
 @pytest.fixture
-def served(files):
-    """Start the canary's model Deployment as a process here; gives its gRPC port."""
+def ports(files):
+    """The canary's model Deployment as a process here: its ports for gRPC and REST."""
     deployment = kubernetes.find(kubernetes.render_with("canary"), "Deployment", "model")
     [container] = deployment["spec"]["template"]["spec"]["containers"]
-    port = free_port()
+    port, rest_port = free_port(), free_port()
     command = services.model_server_command(files / "models" / CONTRACT["model_name"], port)
     for flag in container["args"]:
         flag = flag.replace("$(CPU_LIMIT)", "1")
         flag = flag.replace("=/config/", f"={services.ROOT}/serving/")
         command.append(flag.replace("=/versions/", f"={files}/versions/"))
     # Where a cluster replaces the pods for a new configuration, this server reads it again.
-    command += ["--model_config_file_poll_wait_seconds=1", f"--rest_api_port={free_port()}"]
-    servers = []
-
-    def start():
-        servers.append(services.start_model_server("canary", command, port))
-        return port
-
-    yield start
-    for server in servers:
-        server.stop()
+    command += ["--model_config_file_poll_wait_seconds=1", f"--rest_api_port={rest_port}"]
+    with services.start_model_server("canary", command, port):
+        yield port, rest_port
 
 
-def answering(port, label):
-    """The version that answers for a label, or None."""
-    request = GetModelMetadataRequest(metadata_field=["signature_def"])
-    request.model_spec.name = CONTRACT["model_name"]
-    request.model_spec.version_label = label
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        try:
-            return stub.GetModelMetadata(request, timeout=10).model_spec.version.value
-        except grpc.RpcError as error:
-            print(label, error.code(), error.details())
-            return None
+@pytest.fixture
+def brightness(ports):
+    """A function: the score that a gateway with this setting of MODEL_VERSION gives a picture."""
 
-
-pytestmark = pytest.mark.skipif(not kubernetes.kubectl(), reason="there is no kubectl to render")
-
-
-def test_compare_promote_and_roll_back(served, files):
-    port = served()
-    assert [answering(port, label) for label in ("stable", "canary")] == [1, 2]
-
-    gateways = {
-        version: create_app(
-            MODEL_ADDRESS=f"127.0.0.1:{port}",
+    @functools.cache
+    def gateway(version):
+        return create_app(
+            MODEL_ADDRESS=f"127.0.0.1:{ports[0]}",
             CONTRACT=kubernetes.CONTRACT,
             MODEL_VERSION=version,
         ).test_client()
-        for version in ("stable", "canary", "1", "2")
-    }
 
-    def brightness(version):
+    def ask(version):
         with open(PICTURE, "rb") as picture:
-            answer = gateways[version].post("/predict", data={"file": picture})
-        assert answer.status_code == 200, answer.text
-        return answer.json["hat"]
+            answer = gateway(version).post("/predict", data={"file": picture})
+        return answer.json["hat"] if answer.status_code == 200 else answer.status_code
 
-    assert brightness("canary") == pytest.approx(2 * brightness("stable"))
-    assert (brightness("1"), brightness("2")) == (brightness("stable"), brightness("canary"))
-    before, after = brightness("stable"), brightness("canary")
+    return ask
 
+
+@pytest.mark.skipif(not kubernetes.kubectl(), reason="there is no kubectl to render with")
+def test_a_second_version_arrives_is_compared_promoted_and_rolled_back(
+    ports, brightness, saved, files
+):
+    # Half a download: whoever asks for the canary gets no answer, and nobody else notices.
+    one = brightness("stable")
+    assert brightness("canary") in (502, 503)
+
+    # Whole: each gateway its own version, by label or by number.
+    version_2 = files / "models" / CONTRACT["model_name"] / "2"
+    shutil.copy(saved / "2/saved_model.pb", version_2)
+    wait_until(lambda: brightness("canary") not in (502, 503), timeout=20, what="the canary")
+    two = brightness("canary")
+    assert two == pytest.approx(2 * one)
+    assert [brightness(version) for version in ("stable", "1", "2")] == [one, one, two]
+
+    # Promoted, and rolled back.
     write_labels(files, stable=2, canary=2)
-    wait_until(lambda: brightness("stable") == after, timeout=20, what="the canary's promotion")
+    wait_until(lambda: brightness("stable") == two, timeout=20, what="the promotion")
     write_labels(files, stable=1, canary=2)
-    wait_until(lambda: brightness("stable") == before, timeout=20, what="the way back")
-    assert brightness("canary") == after
+    wait_until(lambda: brightness("stable") == one, timeout=20, what="the way back")
+    assert brightness("canary") == two
+
+    what_the_cluster_looks_at(*ports)
 
 
-def test_a_version_that_does_not_load_harms_nobody_but_those_who_ask_for_it(served, files):
-    broken = files / "models" / CONTRACT["model_name"] / "2" / "saved_model.pb"
-    broken.write_bytes(b"no model")
-    port = served()
-    assert [answering(port, label) for label in ("stable", "canary")] == [1, None]
+def what_the_cluster_looks_at(port, rest_port):
+    """The probes' health service, and what the cluster check reads of metrics and metadata."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    base = f"http://127.0.0.1:{rest_port}"
+    metrics = requests.get(f"{base}/monitoring/prometheus/metrics", timeout=10).text
+    assert sum(map(float, check.REQUESTS.findall(metrics))) > 0
+    metadata = requests.get(f"{base}/v1/models/{CONTRACT['model_name']}/metadata", timeout=10)
+    assert int(metadata.json()["model_spec"]["version"]) == 2

@@ -26,7 +26,7 @@ ARGUMENTS += ["--next-gateway", "clothing-gateway:next", "--next-model", "clothi
 def fake_cluster(tmp_path, monkeypatch, root):
     command = tmp_path / "kubectl"
     script = root / "tests/fake_kubectl.py"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I "{script}" "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{script}" "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setattr(kubernetes, "kubectl", lambda: str(command))
     monkeypatch.setenv("FAKE_CLUSTER", str(tmp_path / "world.json"))
