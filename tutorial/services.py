@@ -22,12 +22,26 @@ STUBS = BUILD / "stubs"
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
 
 
+def serving_has_an_image() -> bool:
+    """Whether tensorflow/serving comes for this machine's processor; for Arm it does not."""
+    return platform.machine() in ("x86_64", "AMD64")
+
+
 def docker_runs_serving() -> bool:
     """Whether a Docker engine answers, on a processor that the tensorflow/serving image is for."""
-    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("docker"):
+    return serving_has_an_image() and _docker_knows("info")
+
+
+def docker_composes() -> bool:
+    """Whether a Docker engine answers, and has Compose."""
+    return _docker_knows("info") and _docker_knows("compose", "version")
+
+
+def _docker_knows(*command: str) -> bool:
+    if not shutil.which("docker"):
         return False
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=10).returncode == 0
+        return subprocess.run(["docker", *command], capture_output=True, timeout=10).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -79,6 +93,31 @@ def start_gateway(
             "GATEWAY_CONTRACT": os.fspath(contract.resolve()),
             "GATEWAY_ALLOWED_ORIGINS": allowed_origins,
         },
+    )
+
+
+def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
+    """Build both images and run compose.yaml; return when the page answers on `port`.
+
+    It is a project of its own, beside one that somebody may have running.
+    """
+    return start_server(
+        "compose",
+        [
+            *("docker", "compose", "--project-name", "lesson"),
+            *("up", "--build", "--scale", f"gateway={gateways}"),
+        ],
+        ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
+        log=BUILD / "logs" / "compose.log",
+        env={
+            "MODEL_NAME": model_name,
+            "MODEL_TARGET": "serving" if serving_has_an_image() else "model-server",
+            "TAG": "lesson",
+            "GATEWAY_PORT": str(port),
+        },
+        cwd=ROOT,
+        timeout=900,  # two base images and TensorFlow's wheel come first
+        grace=60,
     )
 
 
