@@ -8,6 +8,7 @@ MODEL ?= starter
 LABELS ?=
 PREPROCESSING ?= xception
 GATEWAY_PORT ?= 9696
+ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
@@ -17,7 +18,7 @@ export PYTHONUNBUFFERED = 1
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
 	  --preprocessing "$(PREPROCESSING)" \
-	  --gateway-port "$(GATEWAY_PORT)" --model-port "$(MODEL_PORT)"
+	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
 test: lint test-unit test-notebooks test-integration  ## everything, about ten minutes
 

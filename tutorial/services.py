@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from tutorial.processes import Server, port_open, start_server
+from tutorial.processes import Server, free_port, port_open, start_server
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -74,24 +74,30 @@ def start_gateway(
     *,
     model_port: int,
     contract: Path,
-    allowed_origins: str = "",
+    admin_port: int | None = None,
     name: str = "gateway",
+    **settings: object,
 ) -> Server:
     """Run the gateway as it is deployed; return when /readyz says that it can answer.
 
-    `allowed_origins`, comma-separated, are where it may fetch pictures besides the internet.
+    `admin_port` is by default a free one; `settings` are further GATEWAY_* variables, in lower case
+    and without the prefix, such as `allowed_origins`.
     """
+    admin_port = admin_port or free_port()
+    settings |= {
+        "bind": f"127.0.0.1:{port}",
+        "admin_bind": f"127.0.0.1:{admin_port}",
+        "model_address": f"127.0.0.1:{model_port}",
+        "contract": contract.resolve(),
+    }
     return start_server(
         name,
         [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gateway/gunicorn.conf.py")],
-        ready=lambda: http_status(f"http://127.0.0.1:{port}/readyz") == 200,
+        ready=lambda: http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
         log=BUILD / "logs" / f"{name}.log",
         env={
             "PYTHONPATH": os.fspath(STUBS),
-            "GATEWAY_BIND": f"127.0.0.1:{port}",
-            "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
-            "GATEWAY_CONTRACT": os.fspath(contract.resolve()),
-            "GATEWAY_ALLOWED_ORIGINS": allowed_origins,
+            **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
         },
     )
 
