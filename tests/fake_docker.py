@@ -40,6 +40,7 @@ def main() -> None:
     compose.add_argument("--project-name")
     actions = compose.add_subparsers(dest="action", required=True)
     actions.add_parser("version")
+    actions.add_parser("down")
     up = actions.add_parser("up", allow_abbrev=False)
     up.add_argument("--build", action="store_true", required=True)
     up.add_argument("--scale", required=True)

@@ -21,6 +21,8 @@ STUBS = BUILD / "stubs"
 # Packages and image move together: the lock pins the package, and the image has its version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
 
+COMPOSE = ("docker", "compose", "--project-name", "lesson")
+
 
 def serving_has_an_image() -> bool:
     """Whether tensorflow/serving comes for this machine's processor; for Arm it does not."""
@@ -109,10 +111,7 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
     """
     return start_server(
         "compose",
-        [
-            *("docker", "compose", "--project-name", "lesson"),
-            *("up", "--build", "--scale", f"gateway={gateways}"),
-        ],
+        [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
         ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
         log=BUILD / "logs" / "compose.log",
         env={
@@ -125,6 +124,11 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
         timeout=900,  # two base images and TensorFlow's wheel come first
         grace=60,
     )
+
+
+def remove_containers() -> None:
+    """Remove what `start_compose` left: containers that have ended, and their network."""
+    subprocess.run([*COMPOSE, "down"], cwd=ROOT, capture_output=True, check=True)
 
 
 def start_picture_server(folder: Path, port: int) -> Server:

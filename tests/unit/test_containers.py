@@ -12,6 +12,8 @@ from threading import Thread
 import pytest
 import yaml
 
+from gateway.settings import PREFIX, defaults
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = [ROOT / "Dockerfile.gateway", ROOT / "Dockerfile.model"]
 BINARIES = Path(sys.executable).parent
@@ -166,7 +168,7 @@ def test_grafana_finds_the_dashboard():
 
 
 def test_settings_named_for_the_gateway_exist():
-    known = set(re.findall(r"^\| `(GATEWAY_\w+)`", (ROOT / "README.md").read_text(), re.M))
+    known = {PREFIX + name for name in defaults()}
     named = set(re.findall(r"\bGATEWAY_\w+(?==)", " ".join(of(GATEWAY, "ENV"))))
     assert named | SERVICES["gateway"]["environment"].keys() <= known
     assert named
