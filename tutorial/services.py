@@ -74,8 +74,8 @@ def model_server_command(model_folder: Path, port: int) -> list[str]:
 def start_gateway(
     port: int,
     *,
-    model_port: int,
     contract: Path,
+    model_port: int = 8500,
     admin_port: int | None = None,
     name: str = "gateway",
     **settings: object,
@@ -86,11 +86,12 @@ def start_gateway(
     and without the prefix, such as `allowed_origins`.
     """
     admin_port = admin_port or free_port()
-    settings |= {
+    settings = {
         "bind": f"127.0.0.1:{port}",
         "admin_bind": f"127.0.0.1:{admin_port}",
         "model_address": f"127.0.0.1:{model_port}",
         "contract": contract.resolve(),
+        **settings,
     }
     return start_server(
         name,
