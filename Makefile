@@ -9,6 +9,7 @@ MODEL_NAME ?= starter
 LABELS ?=
 PREPROCESSING ?= xception
 GATEWAY_PORT ?= 9696
+ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
@@ -18,7 +19,7 @@ export PYTHONUNBUFFERED = 1
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
 	  --preprocessing "$(PREPROCESSING)" \
-	  --gateway-port "$(GATEWAY_PORT)" --model-port "$(MODEL_PORT)"
+	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
 test: lint test-unit test-notebooks test-integration  ## everything, about ten minutes
 
@@ -56,12 +57,14 @@ lint: .venv/.installed  ## ruff, and stripped notebooks
 format: .venv/.installed  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix && $(BIN)/ruff format
 
-lock: .venv/.installed  ## renew requirements.txt from requirements.in
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-	  --upgrade --quiet requirements.in -o requirements.txt
-	@$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-deps --no-annotate --constraint requirements.txt --quiet \
-	  model_server/requirements.in -o model_server/requirements.txt
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
+SUBLOCK = $(LOCK) --no-annotate --constraint requirements.txt
+
+lock: .venv/.installed  ## renew requirements.txt from requirements.in, then the images' from it
+	@$(LOCK) --upgrade requirements.in -o requirements.txt
+	@$(SUBLOCK) --no-deps model_server/requirements.in -o model_server/requirements.txt
+	@$(SUBLOCK) --no-deps gateway/requirements-stubs.in -o gateway/requirements-stubs.txt
+	@$(SUBLOCK) gateway/requirements.in -o gateway/requirements.txt
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

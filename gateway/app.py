@@ -4,10 +4,6 @@ Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make ex
 """
 
 import logging
-import math
-import threading
-import time
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -19,9 +15,9 @@ from gateway.deadline import Deadline, DeadlineError
 from gateway.fetch import fetch, read_origins
 from gateway.images import MAX_BYTES, BusyError, ImageError, decode_and_prepare
 from gateway.model_client import Contract, ModelClient, ModelMismatchError
+from gateway.settings import defaults
 
 FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
-CHECK_SECONDS = 0.8  # for the model's part of /readyz; a cluster's probe waits for one second
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__)
@@ -146,51 +142,6 @@ def predict() -> dict[str, float]:
     return dict(zip(client.contract.labels, scores, strict=True))
 
 
-class Readiness:
-    """Whether a check passes, as of at most MAX_AGE seconds ago; safe to share by threads."""
-
-    MAX_AGE = 2.0  # seconds
-    FAILURES = 3  # in a row, before what was ready is so no more
-
-    def __init__(self, check: Callable[[], object]) -> None:
-        """Take a function that raises where something is wrong; it is not called yet."""
-        self._check = check
-        self._lock = threading.Lock()
-        self._checked = -math.inf
-        self._failures = self.FAILURES  # not ready before the first check has passed
-        self._error: Exception | None = None
-
-    def confirm(self) -> None:
-        """Return where ready; otherwise raise what the last check raised."""
-        with self._lock:
-            if time.monotonic() - self._checked > self.MAX_AGE:
-                self._look()
-            if self._failures >= self.FAILURES and self._error:
-                raise self._error.with_traceback(None)
-
-    def _look(self) -> None:
-        try:
-            self._check()
-        except Exception as error:  # of whatever kind: not ready
-            self._error, self._failures = error, self._failures + 1
-        else:
-            self._error, self._failures = None, 0
-        self._checked = time.monotonic()
-
-
-@blueprint.get("/livez")
-def livez() -> dict[str, str]:
-    """GET /livez: the process answers."""
-    return {"status": "alive"}
-
-
-@blueprint.get("/readyz")
-def readyz() -> dict[str, str]:
-    """GET /readyz: the model answers and fits the contract; else the error handlers answer."""
-    current_app.extensions["readiness"].confirm()
-    return {"status": "ready"}
-
-
 @blueprint.get("/")
 def index() -> Response:
     """GET /: the page on which one drops a photo."""
@@ -201,31 +152,24 @@ def index() -> Response:
 
 
 def create_app(**settings: Any) -> Flask:
-    """The gateway; settings win over GATEWAY_* environment variables, those over the defaults.
+    """The gateway's app; settings are those of gateway.settings, in upper case, as MODEL_ADDRESS.
 
-    MODEL_ADDRESS: the model server's host:port. CONTRACT: the path of the model's contract.json.
-    REQUEST_TIMEOUT: seconds that a whole request may take; a caller may ask for less.
-    MODEL_TIMEOUT: seconds of these that the model may take. ALLOWED_ORIGINS: where pictures may be
-    fetched besides the public internet, comma-separated, for development
-    ("http://127.0.0.1:8081/").
-
-    Raises ModelMismatchError for a bad contract, ValueError for what is no origin.
+    Besides, INTERCEPTORS: gRPC interceptors that see every call of the model. Raises
+    ModelMismatchError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(
-        MODEL_ADDRESS="localhost:8500",
-        CONTRACT="contract.json",
-        REQUEST_TIMEOUT=8.0,
-        MODEL_TIMEOUT=3.0,
-        ALLOWED_ORIGINS="",
+        defaults(),
+        INTERCEPTORS=(),
         MAX_CONTENT_LENGTH=MAX_BYTES + 64 * 1024,  # a picture, and the form around it
     )
-    app.config.from_prefixed_env("GATEWAY")
     app.config.from_mapping(settings)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
-    contract = Contract.read(app.config["CONTRACT"])
-    client = app.extensions["model"] = ModelClient(app.config["MODEL_ADDRESS"], contract)
-    app.extensions["readiness"] = Readiness(lambda: client.describe(timeout=CHECK_SECONDS))
+    app.extensions["model"] = ModelClient(
+        app.config["MODEL_ADDRESS"],
+        Contract.read(app.config["CONTRACT"]),
+        interceptors=app.config["INTERCEPTORS"],
+    )
     app.register_blueprint(blueprint)
     return app

@@ -2,7 +2,12 @@
 
 import ctypes
 import os
+import socket
+import sys
 from contextlib import suppress
+
+from gateway import logs
+from gateway.settings import Settings, SettingsError
 
 # Read by NumPy when it loads: the gateway multiplies no matrices, and each thread costs memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,10 +18,41 @@ with suppress(AttributeError, OSError):  # other C libraries have no mallopt
     M_MMAP_THRESHOLD = -3
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 
-wsgi_app = "gateway.app:create_app()"
-bind = os.environ.get("GATEWAY_BIND", "0.0.0.0:9696")
-worker_class = "gthread"
+try:
+    settings = Settings.from_environment(os.environ)
+except SettingsError as error:
+    sys.exit(f"gateway: {error}")
+
+wsgi_app = "gateway.service:create_service()"
+bind = settings.bind
+worker_class = "gateway.worker.Worker"
 workers = 1
-threads = 16
+threads = settings.threads
 graceful_timeout = 20
+logconfig_dict = logs.configuration(settings.log_level)
 control_socket_disable = True  # nobody listens to it, and it wants a folder to write to
+
+
+def on_starting(arbiter):
+    """Open the second port once; workers inherit it, and may come and go."""
+    host, _, port = settings.admin_bind.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        arbiter.admin = socket.create_server((host.strip("[]"), int(port)), family=family)
+    except OSError as error:
+        sys.exit(f"gateway: GATEWAY_ADMIN_BIND: cannot listen on {settings.admin_bind}: {error}")
+
+
+def post_fork(arbiter, worker):
+    """Tell a new worker what it is to know before it begins."""
+    worker.patience = settings.request_timeout
+    worker.admin = arbiter.admin
+
+
+def post_worker_init(worker):
+    """Answer on the second port, now that the service is there."""
+    from gateway import health  # in the worker: the arbiter stays small
+
+    service = worker.wsgi
+    admin = health.Admin(service.readiness, service.metrics.registry, lambda: not worker.alive)
+    health.serve(admin, worker.admin)

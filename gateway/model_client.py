@@ -5,7 +5,7 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,11 +167,20 @@ class ModelClient:
     Timeouts are in seconds, for all that a method does; a server that is away is waited for.
     """
 
-    def __init__(self, address: str, contract: Contract) -> None:
-        """Take an address as `open_channel` does; nothing is opened yet."""
+    def __init__(
+        self,
+        address: str,
+        contract: Contract,
+        *,
+        interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
+    ) -> None:
+        """Take an address as `open_channel` does; nothing is opened yet.
+
+        Interceptors see every call, the first of them first.
+        """
         self.contract = contract
         self.was_ready = False  # whether the model was ever there and fitted the contract
-        self._address = address
+        self._address, self._interceptors = address, interceptors
         self._lock = threading.Lock()
         self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
         self._signature: Signature | None = None
@@ -217,6 +226,6 @@ class ModelClient:
     def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
         with self._lock:
             if self._stub is None:
-                channel = open_channel(self._address)
+                channel = grpc.intercept_channel(open_channel(self._address), *self._interceptors)
                 self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             return self._stub

@@ -9,6 +9,8 @@ standard input, and ends when that does.
 import argparse
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from tensorflow_serving.apis import (
 from gateway.model_client import read_tensor, write_tensor
 
 LABELS = ("red", "green", "blue")
+AT_ONCE = 4  # calls that are answered at the same time
 
 
 def signature(
@@ -50,13 +53,15 @@ def signature(
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Scores a picture by the mean of its colours; fails with `failure` when that is set."""
 
-    def __init__(self, side: int | None = None) -> None:
+    def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
         self.details = "told to fail"
         self.refusals = 0  # so many predictions are refused as UNAVAILABLE before the next answer
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
+        self.delay = delay  # seconds that a prediction takes
         self.lock = threading.Lock()
-        self.requests: list[predict_pb2.PredictRequest] = []
+        self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
+        self.metadata: dict[str, str] = {}  # that came with the last prediction
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
@@ -75,6 +80,8 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         if "photo" not in request.inputs:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no input {list(request.inputs)}")
         self.requests.append(request)
+        self.metadata = dict(context.invocation_metadata())
+        time.sleep(self.delay)
         pictures = read_tensor(request.inputs["photo"])
         answer = predict_pb2.PredictResponse()
         write_tensor(np.mean(pictures, axis=(1, 2)), answer.outputs["kinds"])
@@ -88,7 +95,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 @contextmanager
 def serve(model: FakeModel, port: int = 0) -> Iterator[str]:
     """Serve the model on a port, by default a free one; yields its address."""
-    server = grpc.server(ThreadPoolExecutor(4))
+    server = grpc.server(ThreadPoolExecutor(AT_ONCE))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(model, server)
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
@@ -102,7 +109,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--side", type=int, help="height and width of its pictures, in pixels")
+    parser.add_argument("--delay", type=float, default=0, help="seconds a prediction takes")
     arguments = parser.parse_args()
     sys.stdin.readline()
-    with serve(FakeModel(arguments.side), arguments.port):
+    with serve(FakeModel(arguments.side, arguments.delay), arguments.port):
         sys.stdin.read()

@@ -31,14 +31,17 @@ def main() -> None:
     parser.add_argument("--labels", default="", help="classes of your own model: cat,dog,bird")
     parser.add_argument("--preprocessing", default="xception", help="see notebook 04")
     parser.add_argument("--gateway-port", type=int, default=9696)
+    parser.add_argument("--admin-port", type=int, default=9697)
     parser.add_argument("--model-port", type=int, default=8500)
     args = parser.parse_args()
     try:
-        refuse_ports_in_use(GATEWAY_PORT=args.gateway_port, MODEL_PORT=args.model_port)
+        refuse_ports_in_use(
+            GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
+        )
         name = convert(args.model, args.labels, args.preprocessing)
         print(f"Starting the model server and the gateway for {name}", flush=True)
         told_to_end = catch_signals()
-        with start(name, args.gateway_port, args.model_port) as servers:
+        with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
             welcome(args.gateway_port)
             while servers.running and not told_to_end:
                 time.sleep(0.2)
@@ -112,13 +115,13 @@ def fingerprint(parameters: dict[str, str]) -> str:
     return json.dumps(facts, indent=1)
 
 
-def start(name: str, gateway_port: int, model_port: int) -> Server:
+def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Server:
     """Start the Procfile's processes; return when the gateway is ready."""
     binaries = Path(sys.executable).parent
     return start_server(
         "the services",
         [sys.executable, "-m", "honcho", "--no-colour", "start"],
-        ready=lambda: services.http_status(f"http://127.0.0.1:{gateway_port}/readyz") == 200,
+        ready=lambda: services.http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
         log=services.BUILD / "logs/run.log",
         cwd=services.ROOT,
         env={
@@ -126,6 +129,7 @@ def start(name: str, gateway_port: int, model_port: int) -> Server:
             "MODEL_NAME": name,
             "MODEL_PORT": str(model_port),
             "GATEWAY_BIND": f"127.0.0.1:{gateway_port}",
+            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{admin_port}",
             "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
             "GATEWAY_CONTRACT": f"models/{name}/contract.json",
         },

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from tutorial.processes import Server, port_open, start_server
+from tutorial.processes import Server, free_port, port_open, start_server
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -21,13 +21,29 @@ STUBS = BUILD / "stubs"
 # Packages and image move together: the lock pins the package, and the image has its version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
 
+COMPOSE = ("docker", "compose", "--project-name", "lesson")
+
+
+def serving_has_an_image() -> bool:
+    """Whether tensorflow/serving comes for this machine's processor; for Arm it does not."""
+    return platform.machine() in ("x86_64", "AMD64")
+
 
 def docker_runs_serving() -> bool:
     """Whether a Docker engine answers, on a processor that the tensorflow/serving image is for."""
-    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("docker"):
+    return serving_has_an_image() and _docker_knows("info")
+
+
+def docker_composes() -> bool:
+    """Whether a Docker engine answers, and has Compose."""
+    return _docker_knows("info") and _docker_knows("compose", "version")
+
+
+def _docker_knows(*command: str) -> bool:
+    if not shutil.which("docker"):
         return False
     try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=10).returncode == 0
+        return subprocess.run(["docker", *command], capture_output=True, timeout=10).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -58,28 +74,62 @@ def model_server_command(model_folder: Path, port: int) -> list[str]:
 def start_gateway(
     port: int,
     *,
-    model_port: int,
     contract: Path,
-    allowed_origins: str = "",
+    model_port: int = 8500,
+    admin_port: int | None = None,
     name: str = "gateway",
+    **settings: object,
 ) -> Server:
     """Run the gateway as it is deployed; return when /readyz says that it can answer.
 
-    `allowed_origins`, comma-separated, are where it may fetch pictures besides the internet.
+    `admin_port` is by default a free one; `settings` are further GATEWAY_* variables, in lower case
+    and without the prefix, such as `allowed_origins`.
     """
+    admin_port = admin_port or free_port()
+    settings = {
+        "bind": f"127.0.0.1:{port}",
+        "admin_bind": f"127.0.0.1:{admin_port}",
+        "model_address": f"127.0.0.1:{model_port}",
+        "contract": contract.resolve(),
+        **settings,
+    }
     return start_server(
         name,
         [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gateway/gunicorn.conf.py")],
-        ready=lambda: http_status(f"http://127.0.0.1:{port}/readyz") == 200,
+        ready=lambda: http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
         log=BUILD / "logs" / f"{name}.log",
         env={
             "PYTHONPATH": os.fspath(STUBS),
-            "GATEWAY_BIND": f"127.0.0.1:{port}",
-            "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
-            "GATEWAY_CONTRACT": os.fspath(contract.resolve()),
-            "GATEWAY_ALLOWED_ORIGINS": allowed_origins,
+            **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
         },
     )
+
+
+def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
+    """Build both images and run compose.yaml; return when the page answers on `port`.
+
+    It is a project of its own, beside one that somebody may have running.
+    """
+    return start_server(
+        "compose",
+        [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
+        ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
+        log=BUILD / "logs" / "compose.log",
+        env={
+            "MODEL_NAME": model_name,
+            "MODEL_TARGET": "serving" if serving_has_an_image() else "model-server",
+            "TAG": "lesson",
+            "GATEWAY_PORT": str(port),
+        },
+        cwd=ROOT,
+        timeout=900,  # two base images and TensorFlow's wheel come first
+        grace=60,
+    )
+
+
+def remove_containers() -> None:
+    """Remove what `start_compose` left: containers that have ended, and their network."""
+    subprocess.run([*COMPOSE, "down"], cwd=ROOT, capture_output=True, check=True)
 
 
 def start_picture_server(folder: Path, port: int) -> Server:

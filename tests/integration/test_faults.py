@@ -4,12 +4,8 @@ The passing figures are for the durations of FAULTS=full (`make test-faults`); b
 are shorter, and the figures the same.
 """
 
-import io
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,60 +14,13 @@ from dataclasses import dataclass
 
 import pytest
 import requests
-from PIL import Image
 
+from tests.load import TEAL, png
+from tests.model_process import ModelProcess
 from tutorial import services
-from tutorial.processes import free_port, port_open, start_server, wait_until
+from tutorial.processes import free_port
 
 FULL = os.environ.get("FAULTS") == "full"
-SIDE = 299  # pixels: a tensor of 1 MB, which gRPC by itself would not retry
-TEAL = (0, 128, 128)
-
-
-class ModelProcess:
-    """A fake model in a process of its own, on a port that stays the same over its lives."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.load()
-        self.start()
-
-    def load(self) -> None:
-        """Begin to bring it up, which takes a moment; it does not listen yet."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fake_model", f"--port={self.port}", f"--side={SIDE}"],
-            stdin=subprocess.PIPE,  # it ends when this does
-            text=True,
-            cwd=services.ROOT,
-            env=os.environ | {"PYTHONPATH": os.fspath(services.STUBS)},
-        )
-
-    def start(self) -> None:
-        """Return when it listens."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        wait_until(
-            lambda: port_open(self.port), timeout=20, interval=0.02, what="the model to start"
-        )
-
-    def kill(self) -> None:
-        """End it as the kernel does that is out of memory."""
-        self._process.kill()
-        self._process.communicate()
-
-    def freeze(self) -> None:
-        """Let it hang, with all its connections open."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> "ModelProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
 
 
 @pytest.fixture
@@ -83,18 +32,8 @@ def served(contract_file) -> Iterator:
             models = [stack.enter_context(ModelProcess()) for _ in range(replicas)]
             addresses = ",".join(f"127.0.0.1:{model.port}" for model in models)
             port = free_port()
-            gateway = start_server(
-                "faults gateway",
-                [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
-                ready=lambda: services.http_status(f"http://127.0.0.1:{port}/readyz") == 200,
-                log=services.BUILD / "logs/faults-gateway.log",
-                cwd=services.ROOT,
-                env={
-                    "PYTHONPATH": os.fspath(services.STUBS),
-                    "GATEWAY_BIND": f"127.0.0.1:{port}",
-                    "GATEWAY_MODEL_ADDRESS": f"ipv4:///{addresses}",
-                    "GATEWAY_CONTRACT": os.fspath(contract_file),
-                },
+            gateway = services.start_gateway(
+                port, contract=contract_file, model_address=f"ipv4:///{addresses}"
             )
             stack.enter_context(gateway)
             return models, f"http://127.0.0.1:{port}/predict"
@@ -117,10 +56,8 @@ class Answer:
 
 def ask(address: str) -> Answer:
     """Send a picture; whatever else happens, a score that comes is right."""
-    file = io.BytesIO()
-    Image.new("RGB", (9, 9), TEAL).save(file, "PNG")
     asked = time.monotonic()
-    answer = requests.post(address, files={"file": file.getvalue()}, timeout=30)
+    answer = requests.post(address, files={"file": png()}, timeout=30)
     answered = time.monotonic()
     if answer.status_code == 200:
         assert tuple(answer.json().values()) == TEAL

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from gateway.build_stubs import build, needed_files
+from gateway.build_stubs import ROOTS, build, needed_files, unpack
 
 PACKAGES = Path(sysconfig.get_path("purelib"))
 
@@ -36,6 +37,33 @@ def test_they_import_without_tensorflow(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
     assert said.strip() == "False"
+
+
+def test_wheels_need_not_be_installed(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    for package in ("tensorflow", "tensorflow_serving"):
+        with zipfile.ZipFile(tmp_path / "wheels" / f"{package}.whl", "w") as wheel:
+            wheel.writestr(f"{package}/__init__.py", "")
+            for name in needed_files(PACKAGES):
+                if name.startswith(f"{package}/"):
+                    wheel.write(PACKAGES / name, name)
+    unpack(tmp_path / "wheels", tmp_path / "source")
+    assert not (tmp_path / "source/tensorflow/__init__.py").exists()
+    assert needed_files(tmp_path / "source") == needed_files(PACKAGES)
+
+
+def test_what_is_missing_is_named_on_the_command_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.build_stubs",
+        tmp_path / "stubs",
+        "--wheels",
+        tmp_path,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert any(root in ended.stderr for root in ROOTS) and "wheels" in ended.stderr
 
 
 def test_missing_wheels_are_named(tmp_path):

@@ -1,0 +1,64 @@
+"""Hand a request's id on to the model, and its trace to a collector where one is named.
+
+Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
+"""
+
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from flask import Flask
+
+from gateway.logs import request_id
+
+_Details = namedtuple("_Details", "method timeout metadata credentials wait_for_ready compression")
+
+
+class RequestIds(grpc.UnaryUnaryClientInterceptor):
+    """Sends the id of the request at hand with each call, as the metadata x-request-id."""
+
+    def intercept_unary_unary(
+        self, continuation: Callable, details: grpc.ClientCallDetails, request: Any
+    ) -> grpc.Call:
+        """Make the call."""
+        if current := request_id.get():
+            metadata = (*(details.metadata or ()), ("x-request-id", current))
+            known = {name: getattr(details, name, None) for name in _Details._fields}
+            details = _Details(**known | {"metadata": metadata})
+        return continuation(details, request)
+
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables name a collector, and do not switch it off."""
+    return environment.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(
+        environment.get(name) for name in ENDPOINTS
+    )
+
+
+def start(app: Flask) -> None:
+    """Trace the app's requests and its calls of the model from now on; after any fork.
+
+    Where to send traces, and under which name, OpenTelemetry reads from its own variables.
+    """
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "gateway"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    FlaskInstrumentor().instrument_app(app)
+
+
+def interceptor() -> grpc.UnaryUnaryClientInterceptor:
+    """What makes each call a part of the request's trace, and tells the model so."""
+    from opentelemetry.instrumentation.grpc import client_interceptor
+
+    return client_interceptor()

@@ -1,0 +1,50 @@
+"""A gunicorn worker whose threads wait for no client longer than is right.
+
+Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
+"""
+
+import socket
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+
+class Worker(ThreadWorker):
+    """gunicorn's worker with threads; requests that are not here in time lose their connection."""
+
+    patience = 8.0  # seconds for a request to come in, and to be handled
+
+    def init_process(self) -> None:
+        """Begin with no connection at hand."""
+        self._overdue: dict[
+            TConn, float
+        ] = {}  # when each one at hand is, on time.monotonic's clock
+        super().init_process()
+
+    def handle(self, conn: TConn) -> object:
+        """In a thread: read a request and answer it."""
+        self._overdue[conn] = time.monotonic() + self.patience
+        try:
+            return super().handle(conn)
+        finally:
+            del self._overdue[conn]
+
+    def notify(self) -> None:
+        """In the loop, once a second: wake the threads that have waited for too long."""
+        super().notify()
+        now = time.monotonic()
+        for conn, moment in list(self._overdue.items()):
+            if now > moment:
+                with suppress(OSError):  # it has just closed
+                    conn.sock.shutdown(socket.SHUT_RD)
+
+    def finish_request(self, conn: TConn, fs: Future) -> None:
+        """In the loop: keep a connection or close it, waiting for the client in a thread."""
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self.nr_conns -= 1
+            self.tpool.submit(partial(conn.close, graceful=True))

@@ -1,0 +1,39 @@
+"""The gateway alone: its image's list of packages is all that it needs."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tutorial.services import ROOT, STUBS
+
+LISTED = ROOT / "gateway" / "requirements.txt"
+
+
+def test_gateway_imports_no_other_package():
+    listed = set(re.findall(r"^([a-z0-9-]+)==", LISTED.read_text(), re.M))
+    unlisted = [
+        module
+        for module, owners in importlib.metadata.packages_distributions().items()
+        if not any(re.sub(r"[-_.]+", "-", owner).lower() in listed for owner in owners)
+        and module not in ("gateway", "tensorflow", "tensorflow_serving")  # these are the stubs
+    ]
+    assert "keras" in unlisted and "flask" not in unlisted  # or the test shows nothing
+    modules = [f"gateway.{path.stem}" for path in Path(ROOT, "gateway").glob("[a-z]*.py")]
+    modules = [name for name in modules if name != "gateway.gunicorn.conf"]
+    code = (
+        "import importlib, sys; sys.modules.update(dict.fromkeys(sys.argv[1].split(',')));"
+        "[importlib.import_module(name) for name in sys.argv[2].split(',')];"
+        "import gunicorn.app.wsgiapp, gunicorn.workers.gthread"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, ",".join(unlisted), ",".join(modules)],
+        env=os.environ | {"PYTHONPATH": str(STUBS)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
