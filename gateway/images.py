@@ -27,6 +27,8 @@ MAX_PIXELS = {  # of a decoded picture, by the formats that are read
 class ImageError(ValueError):
     """A picture that cannot be used; the message tells whoever sent it why."""
 
+    index: int | None = None  # of the picture, where several came
+
 
 class BusyError(Exception):
     """Nothing is wrong with the picture, but too many others are being decoded."""
@@ -184,13 +186,12 @@ _places = Places(2)
 
 
 def decode_and_prepare(
-    data: bytes, size: tuple[int, int], preprocessing: str, *, wait: float = 2.0
+    image: Image.Image, size: tuple[int, int], preprocessing: str, *, wait: float = 2.0
 ) -> np.ndarray:
-    """What `prepare` makes of a picture file, decoded no larger than needed, two at once.
+    """What `prepare` makes of an opened picture, decoded no larger than needed, two at once.
 
-    Raises ImageError as `decode`, and BusyError if there is no place within `wait` seconds.
+    Raises ImageError as `load`, and BusyError if there is no place within `wait` seconds.
     """
-    image = open_picture(data)
     large = image.width * image.height > _limit(image) / 2
     with _places.take(2 if large else 1, wait=wait):
         return prepare(load_small(image, size), size, preprocessing)
