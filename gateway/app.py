@@ -1,154 +1,103 @@
-"""Answer HTTP requests with predictions: take a picture, ask the model, name the scores.
+"""Read what a caller asks for: by when, and for which pictures.
 
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
 
-import logging
-from http import HTTPStatus
 from typing import Any
 
-import grpc
-from flask import Blueprint, Flask, Response, abort, current_app, json, render_template, request
-from werkzeug.exceptions import HTTPException
+import numpy as np
+from flask import Blueprint, Flask, Response, current_app, g, render_template
 
-from gateway.deadline import Deadline, DeadlineError
-from gateway.fetch import fetch, read_origins
-from gateway.images import MAX_BYTES, BusyError, ImageError, decode_and_prepare
-from gateway.model_client import Contract, ModelClient, ModelMismatchError
+from gateway import openapi, problems
+from gateway.fetch import read_origins
+from gateway.images import decode_and_prepare, open_picture
+from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
+from gateway.model_client import Contract, ModelClient, Prediction
 from gateway.settings import defaults
 
-FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
-
-log = logging.getLogger(__name__)
 blueprint = Blueprint("gateway", __name__)
 
 
-def problem(status: int, detail: str) -> Response:
-    """An RFC 9457 answer: `detail` tells a person what was wrong and what to do.
-
-    A 503 names the seconds after which to try again.
-    """
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return Response(json.dumps(body), status, headers, mimetype="application/problem+json")
-
-
-@blueprint.app_errorhandler(ImageError)
-def bad_picture(error: ImageError) -> Response:
-    """400: whoever sent the picture, or its address, can mend it."""
-    return problem(400, str(error))
-
-
-@blueprint.app_errorhandler(BusyError)
-def busy(_: BusyError) -> Response:
-    """503: nothing is wrong but the moment."""
-    return problem(503, "too many pictures at once: try again in a moment")
-
-
-TOO_SLOW = (504, "the model did not answer in time: try again")
-NOT_NOW = (503, "the model is not available now: try again in a moment")
-UNABLE = (502, "the model could not handle the request")
-
-
-def meaning(error: grpc.RpcError, *, was_ready: bool) -> tuple[int, str]:
-    """Status and detail for a failed call; `was_ready`: whether the model was ever there."""
-    match error.code():
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TOO_SLOW
-        case grpc.StatusCode.UNAVAILABLE:  # nobody there, or its queue is full
-            return NOT_NOW
-        case grpc.StatusCode.NOT_FOUND:  # still loading, or gone
-            return UNABLE if was_ready else NOT_NOW
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message too large, or too long in the queue
-            return UNABLE if "message larger than max" in (error.details() or "") else NOT_NOW
-        case _:
-            return UNABLE
-
-
-@blueprint.app_errorhandler(grpc.RpcError)
-def model_trouble(error: grpc.RpcError) -> Response:
-    """502 to 504, by what the model server, or the lack of one, said."""
-    log.error("model: %s: %s", error.code().name, error.details())
-    return problem(*meaning(error, was_ready=current_app.extensions["model"].was_ready))
-
-
-@blueprint.app_errorhandler(DeadlineError)
-def out_of_time(error: DeadlineError) -> Response:
-    """504: the caller's time, or the most that the gateway gives, is over."""
-    return problem(504, f"{error}: try again, or allow more")
-
-
-@blueprint.app_errorhandler(ModelMismatchError)
-def wrong_model(error: ModelMismatchError) -> Response:
-    """502: the model that answers is not the one in the contract."""
-    log.error("model: %s", error)
-    return problem(502, "the gateway and its model do not fit together")
-
-
-@blueprint.app_errorhandler(HTTPException)
-def http_error(error: HTTPException) -> Response:
-    """Whatever Flask refuses, and what nobody foresaw, in the same form."""
-    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return problem(413, f"the picture is larger than {MAX_BYTES >> 20} MB")
-    return problem(error.code or 500, error.description or "")
-
-
-def requested_deadline() -> Deadline:
-    """The moment by which the current request is to be answered; 400 for a bad Request-Timeout."""
-    most: float = current_app.config["REQUEST_TIMEOUT"]
-    try:
-        seconds = float(request.headers.get("Request-Timeout", most))
-    except ValueError:
-        seconds = 0
-    if not seconds > 0:
-        abort(400, "the header Request-Timeout wants seconds, more than 0, as in 2.5")
-    return Deadline.after(min(seconds, most))
-
-
-def requested_picture(deadline: Deadline) -> bytes:
-    """The picture file that the current request brings, or whose address it names."""
-    if upload := request.files.get("file"):
-        return upload.read()
-    body = request.get_json(silent=True)
-    url = body.get("url") if isinstance(body, dict) else None
-    if not isinstance(url, str):
-        raise ImageError('send {"url": "https://…"} as JSON, or a picture as the form field "file"')
-    try:
-        return fetch(
-            url,
-            allowed_origins=current_app.config["ALLOWED_ORIGINS"],
-            timeout=deadline.within(FETCH_SECONDS).remaining(),
-        )
-    except ImageError:
-        deadline.remaining()  # where the request's time is up, that is what to say
-        raise
+def predict_pictures() -> tuple[Prediction, bool]:
+    """Ask the model about the current request's pictures; also whether a list is wanted."""
+    client: ModelClient = current_app.extensions["model"]
+    most: float = current_app.config["MODEL_TIMEOUT"]
+    deadline = requested_deadline()
+    files, several = requested_files(deadline)
+    pictures = []
+    for index, data in enumerate(files):
+        with blaming(index if several else None):
+            pictures.append(open_picture(data))
+    size = client.signature(timeout=deadline.within(most).remaining()).input_size
+    batches = []
+    with stage("decode"):
+        for index, picture in enumerate(pictures):
+            with blaming(index if several else None):
+                batches.append(decode_and_prepare(picture, size, client.contract.preprocessing))
+    batch = np.concatenate(batches) if several else batches[0]
+    with stage("model"):
+        return client.predict(batch, timeout=deadline.within(most).remaining()), several
 
 
 @blueprint.post("/predict")
-def predict() -> dict[str, float]:
-    """POST /predict: label to score, in the model's order, the model's scores as they are."""
-    client: ModelClient = current_app.extensions["model"]
-    deadline = requested_deadline()
-    picture = requested_picture(deadline)
-    most: float = current_app.config["MODEL_TIMEOUT"]
-    size = client.signature(timeout=deadline.within(most).remaining()).input_size
-    batch = decode_and_prepare(picture, size, client.contract.preprocessing)
-    scores = client.predict(batch, timeout=deadline.within(most).remaining())[0].tolist()
-    return dict(zip(client.contract.labels, scores, strict=True))
+def predict() -> dict[str, float] | list[dict[str, float]]:
+    """Label to score, in the model's order, the scores as the model gives them."""
+    prediction, several = predict_pictures()
+    labels = current_app.extensions["model"].contract.labels
+    scored = [dict(zip(labels, row, strict=True)) for row in prediction.scores.tolist()]
+    return scored if several else scored[0]
+
+
+def rank(scores: np.ndarray, contract: Contract) -> list[dict[str, Any]]:
+    """One picture's labels with score and probability, the likeliest first; scores: (labels,)."""
+    probabilities = scores
+    if contract.scores == "logits":
+        powers = np.exp(scores - scores.max(), dtype=np.float64)
+        probabilities = powers / powers.sum()
+    rows = zip(contract.labels, scores.tolist(), probabilities.tolist(), strict=True)
+    return [
+        {"label": label, "score": score, "probability": probability}
+        for label, score, probability in sorted(rows, key=lambda row: -row[1])
+    ]
+
+
+@blueprint.post("/classify")
+def classify() -> dict[str, Any]:
+    """Ranked labels with probabilities, the model that answered, and where the time went."""
+    prediction, several = predict_pictures()
+    contract: Contract = current_app.extensions["model"].contract
+    results = [{"predictions": rank(row, contract)} for row in prediction.scores]
+    return {
+        **({"results": results} if several else results[0]),
+        "model": {"name": contract.model_name, "version": prediction.version},
+        "seconds": {name: round(seconds, 6) for name, seconds in g.stages.items()},
+    }
+
+
+@blueprint.get("/openapi.json")
+def openapi_document() -> dict[str, Any]:
+    """This description, as an OpenAPI document."""
+    return current_app.extensions["openapi"]
+
+
+@blueprint.get("/docs")
+def docs() -> Response:
+    """This description, as a page."""
+    document = current_app.extensions["openapi"]
+    return page("docs.html", document=document, kinds=problems.KINDS)
+
+
+def page(template: str, **values: Any) -> Response:
+    """A page that may run and load nothing but what comes from here, and show any picture."""
+    response = Response(render_template(template, **values))
+    response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
+    return response
 
 
 @blueprint.get("/")
 def index() -> Response:
-    """GET /: the page on which one drops a photo."""
-    contract = current_app.extensions["model"].contract
-    page = Response(render_template("index.html", **vars(contract)))
-    page.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
-    return page
+    """The page on which one drops a photo."""
+    return page("index.html", **vars(current_app.extensions["model"].contract))
 
 
 def create_app(**settings: Any) -> Flask:
@@ -161,15 +110,19 @@ def create_app(**settings: Any) -> Flask:
     app.config.from_mapping(
         defaults(),
         INTERCEPTORS=(),
-        MAX_CONTENT_LENGTH=MAX_BYTES + 64 * 1024,  # a picture, and the form around it
+        MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024,  # the pictures, and the form around them
     )
     app.config.from_mapping(settings)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
+    contract = Contract.read(app.config["CONTRACT"])
     app.extensions["model"] = ModelClient(
         app.config["MODEL_ADDRESS"],
-        Contract.read(app.config["CONTRACT"]),
+        contract,
+        version=app.config["MODEL_VERSION"],
         interceptors=app.config["INTERCEPTORS"],
     )
+    app.register_blueprint(problems.blueprint)
     app.register_blueprint(blueprint)
+    app.extensions["openapi"] = openapi.describe(app, contract)
     return app

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -15,6 +16,7 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
+    model_pb2,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
@@ -100,24 +102,42 @@ def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
     return np.array(tensor.float_val, np.float32).reshape(shape)
 
 
+def specify(spec: model_pb2.ModelSpec, contract: Contract, version: str = "") -> None:
+    """Say in a request which model is meant: a number is a version, other words a label."""
+    spec.name = contract.model_name
+    if version.isdecimal():
+        spec.version.value = int(version)
+    elif version:
+        spec.version_label = version
+
+
+class Prediction(NamedTuple):
+    """What a model said of some pictures."""
+
+    scores: np.ndarray  # of shape (N, labels)
+    version: int  # of the model, the one that answered
+
+
 def predict(
     stub: prediction_service_pb2_grpc.PredictionServiceStub,
     contract: Contract,
     signature: Signature,
     images: np.ndarray,
     *,
+    version: str = "",
     timeout: float,
-) -> np.ndarray:
-    """Scores of shape (N, labels) for float32 pictures of shape (N, height, width, 3).
+) -> Prediction:
+    """Scores for float32 pictures of shape (N, height, width, 3); `version` as in `specify`.
 
     Raises grpc.RpcError: DEADLINE_EXCEEDED after `timeout` seconds, and what the server answers.
     """
     request = predict_pb2.PredictRequest(output_filter=[signature.output_name])
-    request.model_spec.name = contract.model_name
+    specify(request.model_spec, contract, version)
     request.model_spec.signature_name = contract.signature_name
     write_tensor(images, request.inputs[signature.input_name])
     response = stub.Predict(request, timeout=timeout)
-    return read_tensor(response.outputs[signature.output_name])
+    scores = read_tensor(response.outputs[signature.output_name])
+    return Prediction(scores, response.model_spec.version.value)
 
 
 SERVICE_CONFIG = {
@@ -136,17 +156,18 @@ SERVICE_CONFIG = {
         }
     ],
 }
+MAX_MESSAGE = 64 * 2**20  # bytes; 32 photos are 34 MB
 CHANNEL_OPTIONS = {
     "grpc.service_config": json.dumps(SERVICE_CONFIG),
-    "grpc.per_rpc_retry_buffer_size": 4 * 2**20,  # bytes; what is larger is never retried
+    "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE,  # what is larger is never retried
     "grpc.keepalive_time_ms": 10_000,
     "grpc.keepalive_timeout_ms": 3_000,
     "grpc.http2.ping_timeout_ms": 3_000,  # else a minute, whatever keepalive_timeout_ms says
     "grpc.dns_min_time_between_resolutions_ms": 5_000,
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1_000,
-    "grpc.max_send_message_length": 64 * 2**20,
-    "grpc.max_receive_message_length": 64 * 2**20,
+    "grpc.max_send_message_length": MAX_MESSAGE,
+    "grpc.max_receive_message_length": MAX_MESSAGE,
 }
 
 
@@ -172,15 +193,16 @@ class ModelClient:
         address: str,
         contract: Contract,
         *,
+        version: str = "",
         interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
     ) -> None:
-        """Take an address as `open_channel` does; nothing is opened yet.
+        """Take an address as `open_channel` does and a version as `specify`; nothing is opened yet.
 
         Interceptors see every call, the first of them first.
         """
         self.contract = contract
         self.was_ready = False  # whether the model was ever there and fitted the contract
-        self._address, self._interceptors = address, interceptors
+        self._address, self._version, self._interceptors = address, version, interceptors
         self._lock = threading.Lock()
         self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
         self._signature: Signature | None = None
@@ -191,7 +213,7 @@ class ModelClient:
         Raises ModelMismatchError where it does not fit the contract, grpc.RpcError as `predict`.
         """
         query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        query.model_spec.name = self.contract.model_name
+        specify(query.model_spec, self.contract, self._version)
         answer = self._connected().GetModelMetadata(query, timeout=timeout)
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
@@ -203,17 +225,22 @@ class ModelClient:
         """The model's signature as last described; raises as `describe`."""
         return self._signature or self.describe(timeout=timeout)
 
-    def predict(self, images: np.ndarray, *, timeout: float) -> np.ndarray:
-        """Scores (N, labels) for pictures (N, height, width, 3).
+    def predict(self, images: np.ndarray, *, timeout: float) -> Prediction:
+        """Scores for pictures of shape (N, height, width, 3).
 
-        Raises as the function `predict` and as `describe`; DeadlineError when the time is up before
-        the model is asked.
+        Raises as the function `predict` and as `describe`; ModelMismatchError for scores that are
+        too many, too few or no numbers; DeadlineError when there is no time left to ask.
         """
         deadline = Deadline.after(timeout)
         signature = self.signature(timeout=timeout)
         try:
-            return predict(
-                self._connected(), self.contract, signature, images, timeout=deadline.remaining()
+            prediction = predict(
+                self._connected(),
+                self.contract,
+                signature,
+                images,
+                version=self._version,
+                timeout=deadline.remaining(),
             )
         except grpc.RpcError as error:
             if error.code() in (
@@ -222,6 +249,10 @@ class ModelClient:
             ):
                 self._signature = None  # another model may have come in its place: ask anew
             raise
+        wanted = (len(images), len(self.contract.labels))
+        if prediction.scores.shape != wanted or not np.isfinite(prediction.scores).all():
+            raise ModelMismatchError(f"the model's answer is not {wanted} numbers")
+        return prediction
 
     def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
         with self._lock:

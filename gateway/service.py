@@ -14,10 +14,11 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wsgi import ClosingIterator
 
 from gateway import tracing
-from gateway.app import create_app, problem
+from gateway.app import create_app
 from gateway.health import Readiness
 from gateway.logs import choose_id, request_id
 from gateway.metrics import Metrics, reason
+from gateway.problems import Problem
 from gateway.settings import Settings
 from gateway.shedding import Shedding, WsgiApp
 
@@ -95,13 +96,15 @@ def report_details(app: Flask) -> None:
 def too_slow(_: ClientDisconnected) -> Response:
     """408: the request's body did not come in whole, or not in time."""
     request.environ["gateway.reason"] = "slow_caller"
-    return problem(408, "the request did not arrive in time: send it faster, or send less")
+    return Problem(
+        "slow-request", "the request did not arrive in time: send it faster, or send less"
+    )
 
 
 def refuse(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
     """503: a WSGI app for what is more than the gateway handles at once."""
     environ["gateway.reason"] = "overload"
-    answer = problem(503, "the gateway has more to do than it can: try again in a moment")
+    answer = Problem("busy", "the gateway has more to do than it can: try again in a moment")
     return answer(environ, start_response)
 
 

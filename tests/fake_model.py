@@ -84,6 +84,8 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         time.sleep(self.delay)
         pictures = read_tensor(request.inputs["photo"])
         answer = predict_pb2.PredictResponse()
+        answer.model_spec.name = request.model_spec.name
+        answer.model_spec.version.value = request.model_spec.version.value or 1
         write_tensor(np.mean(pictures, axis=(1, 2)), answer.outputs["kinds"])
         return answer
 

@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 from PIL import Image
 
 from gateway import images
-from gateway.app import Readiness, create_app
+from gateway.app import Readiness, create_app, rank
 from gateway.fetch import Origin
 from gateway.images import MAX_BYTES, Places
+from gateway.model_client import Contract
 from tests.fake_model import FakeModel, serve, signature
 
 
@@ -33,11 +35,13 @@ def upload(data: bytes) -> dict:
     return {"data": {"file": (io.BytesIO(data), "picture.png")}}
 
 
-def problem_in(answer, status: int) -> str:
+def problem_in(answer, status: int, kind: str | None = None) -> str:
     """Check the form of an error answer; return its detail."""
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
-    assert answer.json.keys() == {"type", "title", "status", "detail"}
+    assert answer.json.keys() - {"index"} == {"type", "title", "status", "detail"}
+    if kind:
+        assert answer.json["type"] == f"/docs#{kind}"
     assert answer.json["status"] == status
     return answer.json["detail"]
 
@@ -56,6 +60,97 @@ def test_an_address_is_fetched_and_scored(fake_model, contract_file, picture_ser
     ).test_client()
     answer = gateway.post("/predict", json={"url": f"{address}/blue.png"})
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/octet-stream"])
+def test_a_picture_as_it_is_is_scored(gateway, kind):
+    answer = gateway.post("/predict", data=png("blue"), content_type=kind)
+    assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+def several(*files: bytes) -> dict:
+    return {"data": {"file": [(io.BytesIO(data), "picture.png") for data in files]}}
+
+
+def test_several_uploads_are_one_call_of_the_model(gateway, fake_model):
+    answer = gateway.post("/predict", **several(png("lime"), png("blue"), png("red")))
+    assert [max(scores, key=scores.get) for scores in answer.json] == ["green", "blue", "red"]
+    [request] = fake_model[0].requests
+    assert request.inputs["photo"].tensor_shape.dim[0].size == 3
+
+
+def test_several_addresses_are_fetched_side_by_side_and_stay_in_order(
+    fake_model, contract_file, picture_server
+):
+    folder, address = picture_server
+    colours = ["red", "lime", "blue"] * 10 + ["red", "lime"]
+    for colour in set(colours):
+        (folder / f"{colour}.png").write_bytes(png(colour))
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=f"{address}/"
+    ).test_client()
+    urls = [f"{address}/{colour}.png" for colour in colours]
+    answer = gateway.post("/predict", json={"urls": urls})
+    seen = [max(scores, key=scores.get) for scores in answer.json]
+    assert seen == [colour.replace("lime", "green") for colour in colours]
+    assert len(fake_model[0].requests) == 1
+    assert len(gateway.post("/predict", json={"urls": urls[:1]}).json) == 1  # a list of one
+
+    urls[5] = f"{address}/missing.png"
+    answer = gateway.post("/predict", json={"urls": urls})
+    assert "404" in problem_in(answer, 400, "bad-picture")
+    assert answer.json["index"] == 5
+
+
+def test_a_bad_picture_among_several_is_named(gateway, fake_model):
+    answer = gateway.post("/classify", **several(png("red"), b"not a picture", png("blue")))
+    problem_in(answer, 400, "bad-picture")
+    assert answer.json["index"] == 1
+    file = io.BytesIO()
+    Image.new("RGB", (99, 99)).save(file, "JPEG")
+    half = file.getvalue()[:-20]  # which shows only when it is decoded
+    answer = gateway.post("/classify", **several(png("red"), png("red"), half))
+    assert answer.json["index"] == 2
+    assert "index" not in gateway.post("/classify", **upload(half)).json
+    assert not fake_model[0].requests
+
+
+def test_classify_ranks_and_tells_who_answered_and_how_long_it_took(gateway):
+    answer = gateway.post("/classify", **upload(png("lime"))).json
+    assert answer["predictions"] == [
+        {"label": "green", "score": 255.0, "probability": pytest.approx(1)},
+        {"label": "red", "score": 0.0, "probability": pytest.approx(0)},
+        {"label": "blue", "score": 0.0, "probability": pytest.approx(0)},
+    ]
+    assert answer["model"] == {"name": "fake", "version": 1}
+    assert answer["seconds"].keys() == {"decode", "model"}  # nothing was fetched
+    assert all(0 < seconds < 5 for seconds in answer["seconds"].values())
+
+
+def test_probabilities_are_left_alone(fake_model, contract_file):
+    contract_file.write_text(contract_file.read_text().replace("logits", "probabilities"))
+    gateway = create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
+    first = gateway.post("/classify", **upload(png("lime"))).json["predictions"][0]
+    assert first == {"label": "green", "score": 255.0, "probability": 255.0}
+
+
+def test_large_logits_make_probabilities_all_the_same():
+    contract = Contract("fake", "serving_default", "none", ("a", "b", "c"), "logits")
+    rows = rank(np.array([1e4, 1e4, -1e4], np.float32), contract)
+    assert [row["probability"] for row in rows] == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(("setting", "version", "label"), [("7", 7, ""), ("canary", 0, "canary")])
+def test_a_version_of_the_model_is_asked_for_by_number_or_label(
+    fake_model, contract_file, setting, version, label
+):
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_VERSION=setting
+    ).test_client()
+    answer = gateway.post("/classify", **upload(png("red"))).json
+    assert answer["model"]["version"] == (version or 1)
+    spec = fake_model[0].requests[0].model_spec
+    assert (spec.version.value, spec.version_label) == (version, label)
 
 
 def test_every_blocked_address_gets_the_same_answer(gateway, picture_server):
@@ -90,13 +185,25 @@ def test_too_much_at_once_is_ours_and_passes(gateway, monkeypatch):
         {"json": []},
         {"json": {"url": 7}},
         {"json": {"url": None}},
-        {"data": b"{"},
+        {"json": {"url": "https://example.com/", "urls": ["https://example.com/"]}},
+        {"json": {"url": "https://example.com/", "size": 7}},
+        {"json": {"urls": []}},
+        {"json": {"urls": ["https://example.com/"] * 33}},
+        {"json": {"urls": ["https://example.com/", 7]}},
+        {"json": {"urls": "https://example.com/"}},
         {"data": b'{"url": "x"', "content_type": "application/json"},
-        {"data": {"picture": "no file"}},
+        {"data": {"picture": "no file"}, "content_type": "multipart/form-data"},
     ],
 )
 def test_a_body_without_a_picture_says_what_to_send(gateway, body):
-    assert 'form field "file"' in problem_in(gateway.post("/predict", **body), 400)
+    detail = problem_in(gateway.post("/predict", **body), 400, "bad-request")
+    assert 'form field "file"' in detail
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_type_of_content_that_is_not_read_says_which_are(gateway, kind):
+    answer = gateway.post("/classify", data=b'{"url": "https://x/"}', content_type=kind)
+    assert "as JSON" in problem_in(answer, 415, "unknown-content-type")
 
 
 def test_what_is_no_picture_is_the_senders_error(gateway):
@@ -105,8 +212,13 @@ def test_what_is_no_picture_is_the_senders_error(gateway):
 
 
 def test_an_upload_over_the_limit_is_refused(gateway):
-    detail = problem_in(gateway.post("/predict", **upload(bytes(MAX_BYTES + 2**17))), 413)
+    detail = problem_in(gateway.post("/predict", **upload(bytes(MAX_BYTES + 1))), 413, "too-large")
     assert "10 MB" in detail
+
+
+def test_a_request_over_the_limit_is_refused_unread(gateway):
+    endless = {"data": {"file": [(io.BytesIO(bytes(MAX_BYTES)), "a.png") for _ in range(3)]}}
+    problem_in(gateway.post("/predict", **endless), 413, "too-large")
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("GET", "/nowhere")])
@@ -189,7 +301,6 @@ def test_a_timeout_that_is_none_says_what_it_should_be(gateway, header):
 
 
 def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model):
-    assert gateway.get("/readyz").status_code == 200  # from then on, the picture's size is known
     fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
     problem_in(gateway.post("/predict", **upload(b"")), 400)
 

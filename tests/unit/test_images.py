@@ -22,6 +22,8 @@ from gateway.images import (
     count_scans,
     decode,
     decode_and_prepare,
+    load_small,
+    open_picture,
     prepare,
 )
 from tutorial.strangers import scan_bomb
@@ -304,6 +306,63 @@ def test_a_damaged_file_is_a_picture_or_the_senders_error(kind):
 # Taking turns
 
 
+def scene(size: tuple[int, int], mode: str = "RGB") -> Image.Image:
+    """A picture of smooth patches, as photos are, the same each time."""
+    patches = np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((3000, 4000), (375, 500)),
+        ((4000, 3000), (500, 375)),
+        ((1196, 1196), (299, 299)),
+        ((1600, 1200), (400, 300)),
+        ((1195, 4000), (1195, 4000)),  # not four times as large in both directions
+        ((400, 533), (400, 533)),
+    ],
+)
+def test_a_much_larger_jpeg_is_decoded_small_but_no_smaller_than_the_model_needs(size, decoded):
+    image = open_picture(encoded(scene(size), "JPEG"))
+    small = load_small(image, TARGET)
+    assert image.size == decoded
+    assert small.size == (TARGET if decoded != size else size)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_decoded_small_it_looks_as_decoded_whole(mode, options):
+    data = encoded(scene((2400, 1600), mode), "JPEG", quality=95, **options)
+    small = decode_and_prepare(open_picture(data), TARGET, "unit")
+    whole = prepare(decode(data), TARGET, "unit")
+    assert not (small == whole).all()  # it is decoded small
+    assert abs(small - whole).mean() < 0.01
+
+
+def test_decoded_small_it_is_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    data = encoded(scene((2400, 1600)), "JPEG", exif=exif)
+    assert load_small(open_picture(data), (299, 150)).size == (150, 299)
+    small = decode_and_prepare(open_picture(data), TARGET, "unit")
+    assert abs(small - prepare(decode(data), TARGET, "unit")).mean() < 0.01
+
+
+def test_near_the_models_size_it_stays_exact_and_other_formats_always():
+    for data in (encoded(scene((1100, 1300)), "JPEG"), encoded(scene((1600, 1200)), "PNG")):
+        assert (
+            decode_and_prepare(open_picture(data), TARGET, "unit")
+            == prepare(decode(data), TARGET, "unit")
+        ).all()
+
+
+def test_half_a_phone_photo_is_refused():
+    data = encoded(scene((4000, 3000)), "JPEG")
+    with pytest.raises(ImageError, match="whole picture"):
+        decode_and_prepare(open_picture(data[: len(data) // 2]), TARGET, "unit")
+
+
 def test_there_are_two_places_and_a_large_picture_takes_both():
     places = Places(2)
     with (
@@ -340,16 +399,18 @@ def test_who_waits_gets_the_place_that_becomes_free():
 def test_a_picture_waits_for_the_places_that_it_needs(size, needed, monkeypatch):
     data, places = encoded(Image.new("1", size)), Places(needed)
     monkeypatch.setattr(images, "_places", places)
-    assert decode_and_prepare(data, (4, 4), "unit", wait=0).shape == (1, 4, 4, 3)
+    assert decode_and_prepare(open_picture(data), (4, 4), "unit", wait=0).shape == (1, 4, 4, 3)
     with places.take(1, wait=0), pytest.raises(BusyError):
-        decode_and_prepare(data, (4, 4), "unit", wait=0.01)
+        decode_and_prepare(open_picture(data), (4, 4), "unit", wait=0.01)
 
 
 def test_a_bad_picture_gives_its_place_back(monkeypatch):
     monkeypatch.setattr(images, "_places", Places(1))
     for _ in range(2):
         with pytest.raises(ImageError):
-            decode_and_prepare(encoded(picture("RGB", (90, 90)))[:-900], (4, 4), "unit", wait=0)
+            decode_and_prepare(
+                open_picture(encoded(picture("RGB", (90, 90)))[:-900]), (4, 4), "unit", wait=0
+            )
 
 
 def test_two_places_are_free_in_every_process():

@@ -48,7 +48,8 @@ def test_an_address_may_have_several_forms(fake_model, contract, form):
 
 def test_scores_come_back_in_order(fake_model, contract):
     model, address = fake_model
-    scores = ModelClient(address, contract).predict(PICTURES, timeout=5)
+    scores, version = ModelClient(address, contract).predict(PICTURES, timeout=5)
+    assert version == 1
     np.testing.assert_allclose(scores, PICTURES.mean(axis=(1, 2)), rtol=1e-6)
     [request] = model.requests
     assert request.model_spec.name == "fake"
@@ -251,3 +252,26 @@ def test_a_contract_that_cannot_be_used_is_refused(change, contract_file):
 def test_a_missing_contract_is_named(tmp_path):
     with pytest.raises(ModelMismatchError, match="nowhere"):
         Contract.read(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("version", "number", "label"), [("", 0, ""), ("3", 3, ""), ("canary", 0, "canary")]
+)
+def test_a_version_is_a_number_or_a_label(fake_model, contract, version, number, label):
+    model, address = fake_model
+    ModelClient(address, contract, version=version).predict(PICTURES, timeout=5)
+    spec = model.requests[0].model_spec
+    assert (spec.version.value, spec.version_label) == (number, label)
+
+
+def test_interceptors_see_every_call(fake_model, contract):
+    seen = []
+
+    class Note(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, proceed, details, request):
+            seen.append(details.method.rpartition("/")[2])
+            return proceed(details, request)
+
+    client = ModelClient(fake_model[1], contract, interceptors=[Note()])
+    client.predict(PICTURES, timeout=5)
+    assert seen == ["GetModelMetadata", "Predict"]

@@ -1,0 +1,76 @@
+"""Compare the model's answers for photos decoded whole and decoded small, as the gateway does it.
+
+    python -m benchmarks.scaled_decoding DATA/validation [--output=FILE.json]
+
+DATA/validation holds one folder of photos for each class. Every photo is enlarged to 12 megapixels
+and saved as JPEG, as a phone would send it. Then the starter model answers twice: for all pixels
+decoded, and for the fewer that `gateway.images.load_small` decodes.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import tf_keras
+
+from gateway.images import decode, load_small, open_picture, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = (299, 299)
+LONG, SHORT = 4000, 3000  # pixels
+
+
+def enlarge(path: Path) -> bytes:
+    """A photo as a JPEG file of 12 megapixels."""
+    with Image.open(path) as image:
+        size = (LONG, SHORT) if image.width > image.height else (SHORT, LONG)
+        large = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    large.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def main() -> None:
+    """Ask about all photos, print how often the answers agree, write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path, help="a folder with one folder for each class")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "scaled_decoding.json")
+    options = parser.parse_args()
+    paths = sorted(options.photos.glob("*/*.jpg"))
+    if not paths:
+        sys.exit(f"there are no photos in {options.photos}/CLASS/")
+    labels = sorted({path.parent.name for path in paths})
+    truth = np.array([labels.index(path.parent.name) for path in paths])
+
+    batches: dict[str, list[np.ndarray]] = {"whole": [], "small": []}
+    for path in tqdm(paths):
+        data = enlarge(path)
+        for how, image in (
+            ("whole", decode(data)),
+            ("small", load_small(open_picture(data), SIZE)),
+        ):
+            batches[how].append(prepare(image, SIZE, "xception"))
+    model = tf_keras.models.load_model(ROOT / "starter/starter.h5", compile=False)
+    answers = {
+        how: model.predict(np.concatenate(batch), verbose=0).argmax(axis=1)
+        for how, batch in batches.items()
+    }
+    result = {
+        "photos": len(paths),
+        "same_answer": int((answers["whole"] == answers["small"]).sum()),
+        "right": {how: int((answer == truth).sum()) for how, answer in answers.items()},
+    }
+    print(json.dumps(result, indent=1))
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

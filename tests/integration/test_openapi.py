@@ -1,0 +1,85 @@
+"""The gateway does what its OpenAPI document says, whatever is sent to it."""
+
+import json
+import os
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import one_of
+from jsonschema import Draft202012Validator
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from gateway.app import create_app
+from tests.fake_model import FakeModel, serve
+
+EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "60"))  # make test-openapi: 500
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """A gateway in front of a fake model, with no way into the network."""
+    contract = {
+        "model_name": "fake",
+        "signature_name": "serving_default",
+        "preprocessing": "none",
+        "labels": ["red", "green", "blue"],
+        "scores": "logits",
+    }
+    path = tmp_path_factory.mktemp("contract") / "contract.json"
+    path.write_text(json.dumps(contract))
+    with serve(FakeModel()) as address:
+        yield create_app(MODEL_ADDRESS=address, CONTRACT=path, REQUEST_TIMEOUT=5)
+
+
+@pytest.fixture(scope="module")
+def document(app) -> dict:
+    """The document as a client gets it."""
+    return app.test_client().get("/openapi.json").json
+
+
+ALLOWED, NOT_ALLOWED = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "modes"),
+    [
+        ("/predict", "POST", [ALLOWED, NOT_ALLOWED]),
+        ("/classify", "POST", [ALLOWED, NOT_ALLOWED]),
+        ("/", "GET", [ALLOWED]),
+        ("/docs", "GET", [ALLOWED]),
+        ("/openapi.json", "GET", [ALLOWED]),
+    ],
+)
+def test_whatever_is_sent_the_answer_is_one_that_is_described(app, path, method, modes):
+    described = schemathesis.openapi.from_wsgi("/openapi.json", app)
+    both = [described[path][method].as_strategy(mode) for mode in modes]
+
+    @given(one_of(both))
+    @settings(
+        max_examples=EXAMPLES if method == "POST" else 1,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    def ask(case):
+        # No schema can say which bytes are a picture, and which address leads to one.
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    ask()
+
+
+def test_the_document_is_openapi_3_1_and_its_examples_fit_its_schemas(document):
+    assert document["openapi"].startswith("3.1.")
+    for path in ("/predict", "/classify"):
+        content = document["paths"][path]["post"]["responses"]["200"]["content"]
+        answer = content["application/json"]
+        schema = answer["schema"] | {"components": document["components"]}
+        Draft202012Validator(schema).validate(answer["example"])
+
+
+def test_every_page_and_request_is_described(app, document):
+    undescribed = {"/static/<path:filename>"}
+    rules = {rule.rule for rule in app.url_map.iter_rules()} - undescribed
+    assert document["paths"].keys() == rules
