@@ -4,11 +4,24 @@ Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make ex
 """
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
 import grpc
-from flask import Blueprint, Flask, Response, abort, current_app, json, render_template, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    json,
+    render_template,
+    request,
+)
 from werkzeug.exceptions import HTTPException
 
 from gateway.deadline import Deadline, DeadlineError
@@ -110,6 +123,17 @@ def requested_deadline() -> Deadline:
     return Deadline.after(min(seconds, most))
 
 
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Note in flask.g.stages how many seconds a step of the current request took."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        stages = g.setdefault("stages", {})
+        stages[name] = stages.get(name, 0.0) + time.monotonic() - begun
+
+
 def requested_picture(deadline: Deadline) -> bytes:
     """The picture file that the current request brings, or whose address it names."""
     if upload := request.files.get("file"):
@@ -119,11 +143,12 @@ def requested_picture(deadline: Deadline) -> bytes:
     if not isinstance(url, str):
         raise ImageError('send {"url": "https://…"} as JSON, or a picture as the form field "file"')
     try:
-        return fetch(
-            url,
-            allowed_origins=current_app.config["ALLOWED_ORIGINS"],
-            timeout=deadline.within(FETCH_SECONDS).remaining(),
-        )
+        with stage("fetch"):
+            return fetch(
+                url,
+                allowed_origins=current_app.config["ALLOWED_ORIGINS"],
+                timeout=deadline.within(FETCH_SECONDS).remaining(),
+            )
     except ImageError:
         deadline.remaining()  # where the request's time is up, that is what to say
         raise
@@ -137,8 +162,10 @@ def predict() -> dict[str, float]:
     picture = requested_picture(deadline)
     most: float = current_app.config["MODEL_TIMEOUT"]
     size = client.signature(timeout=deadline.within(most).remaining()).input_size
-    batch = decode_and_prepare(picture, size, client.contract.preprocessing)
-    scores = client.predict(batch, timeout=deadline.within(most).remaining())[0].tolist()
+    with stage("decode"):
+        batch = decode_and_prepare(picture, size, client.contract.preprocessing)
+    with stage("model"):
+        scores = client.predict(batch, timeout=deadline.within(most).remaining())[0].tolist()
     return dict(zip(client.contract.labels, scores, strict=True))
 
 

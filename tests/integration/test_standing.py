@@ -180,7 +180,7 @@ def test_slow_clients_are_let_go_in_time(start, begin):
         ends = list(clients.map(drip, [begin(gateway.port) for _ in range(EIGHT)]))
     assert max(seconds for seconds, _ in ends) < 5
     if begin is slow_body:
-        assert all(answer.startswith(b"HTTP/1.1 408 ") for _, answer in ends)
+        assert {answer[:12] for _, answer in ends} == {b"HTTP/1.1 408"}
         assert gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT
     assert requests.post(
         f"{gateway.address}/predict", files={"file": png()}, timeout=5
