@@ -13,7 +13,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults lab notebooks export lint format lock help clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults soak lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -31,8 +31,12 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
 	@$(BIN)/python -m pytest tests/integration
 
-test-faults: $(READY)  ## model servers killed, away and frozen, for as long as the figures ask
-	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py
+test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
+	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py \
+	  tests/integration/test_standing.py
+
+soak: $(READY)  ## half an hour of good and bad requests: nothing may grow
+	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_soak.py
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
