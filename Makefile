@@ -14,7 +14,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults kind-test contract lab notebooks export lint format lock help clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak kind-test contract lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -32,8 +32,15 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
 	@$(BIN)/python -m pytest tests/integration
 
-test-faults: $(READY)  ## model servers killed, away and frozen, for as long as the figures ask
-	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py
+test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
+	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py \
+	  tests/integration/test_standing.py
+
+soak: $(READY)  ## half an hour of good and bad requests: nothing may grow
+	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_soak.py
+
+test-openapi: $(READY)  ## 500 requests of every kind that the OpenAPI document knows, and does not
+	@OPENAPI_EXAMPLES=500 $(BIN)/python -m pytest -s tests/integration/test_openapi.py
 
 kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under load
 	@$(BIN)/python -m tests.cluster.kind

@@ -39,6 +39,8 @@ class Watching:
         environ["gateway.stages"], environ["gateway.reason"] = {}, None
         environ["HTTP_X_REQUEST_ID"] = current = choose_id(environ.get("HTTP_X_REQUEST_ID"))
         request_id.set(current)
+        if environ.get("CONTENT_LENGTH"):  # let Werkzeug count, and see what ends too soon
+            environ.pop("wsgi.input_terminated", None)
 
         def start(status: str, headers: list, *rest: Any) -> Callable:
             said[0] = status
@@ -124,10 +126,10 @@ class Service:
             tracing.start(app)
         client = app.extensions["model"]
         self.readiness = Readiness(lambda: client.describe(timeout=CHECK_SECONDS))
-        limited = Shedding(app, refuse, most=settings.threads - 2)
-        self.metrics.in_flight.set_function(lambda: limited.in_flight)
+        self.limit = Shedding(app, refuse, most=settings.threads - 2)
+        self.metrics.in_flight.set_function(lambda: self.limit.in_flight)
         paths = frozenset(rule.rule for rule in app.url_map.iter_rules() if not rule.arguments)
-        self._handle = Watching(limited, self.metrics, paths)
+        self._handle = Watching(self.limit, self.metrics, paths)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         """Handle one request."""

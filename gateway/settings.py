@@ -134,13 +134,17 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """The settings in the GATEWAY_* variables; raises SettingsError, for unknown ones too."""
-        known = {PREFIX + one.name.upper(): one.name for one in fields(cls)}
-        for name in environment:
-            if name.startswith(PREFIX) and name not in known and not LINKS.fullmatch(name):
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                raise SettingsError(f"{name} is no setting of the gateway: {hint}")
-        return cls(**{known[name]: environment[name] for name in known if name in environment})
+        known = {one.name.upper(): one.name for one in fields(cls)}
+        given = {
+            name.removeprefix(PREFIX): value
+            for name, value in environment.items()
+            if name.startswith(PREFIX) and not LINKS.fullmatch(name)
+        }
+        for name in given.keys() - known.keys():
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise SettingsError(f"{PREFIX}{name} is no setting of the gateway: {hint}")
+        return cls(**{known[name]: value for name, value in given.items()})
 
     def configuration(self) -> dict[str, Any]:
         """Name in upper case to value, as a Flask app takes them."""

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import requests
 
+from tests.load import png
 from tutorial import services
 from tutorial.processes import free_port, port_open, start_server, wait_until
 
@@ -19,8 +22,8 @@ def start(contract_file, fake_model):
 
     def start():
         port = free_port()
-        model_port = int(fake_model[1].rpartition(":")[2])
-        return services.start_gateway(port, model_port=model_port, contract=contract_file), port
+        server = services.start_gateway(port, model_address=fake_model[1], contract=contract_file)
+        return server, port
 
     return start
 
@@ -56,7 +59,7 @@ def test_it_serves_within_a_second(contract_file):
     """The best of a few starts, since the machine may be busy with something else."""
     took = []
     while len(took) < 5 and min(took, default=9) > 1:
-        port = free_port()
+        port, admin_port = free_port(), free_port()
         begun = time.monotonic()
         with start_server(
             "timed gateway",
@@ -67,11 +70,13 @@ def test_it_serves_within_a_second(contract_file):
             env={
                 "PYTHONPATH": os.fspath(services.STUBS),
                 "GATEWAY_BIND": f"127.0.0.1:{port}",
+                "GATEWAY_ADMIN_BIND": f"127.0.0.1:{admin_port}",
                 "GATEWAY_CONTRACT": os.fspath(contract_file),
             },
         ):
+            live = f"http://127.0.0.1:{admin_port}/livez"
             wait_until(
-                lambda port=port: services.http_status(f"http://127.0.0.1:{port}/livez") == 200,
+                lambda live=live: services.http_status(live) == 200,
                 timeout=10,
                 interval=0.01,
                 what="the gateway to serve",
@@ -81,7 +86,9 @@ def test_it_serves_within_a_second(contract_file):
 
 
 def test_the_process_never_loads_tensorflow(root):
-    code = "import sys, gateway.app; print(sorted(m for m in sys.modules if 'tensorflow.py' in m))"
+    code = (
+        "import sys, gateway.service; print(sorted(m for m in sys.modules if 'tensorflow.py' in m))"
+    )
     environment = os.environ | {"PYTHONPATH": os.fspath(services.STUBS)}
     said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
     assert said.strip() == "[]"
@@ -89,22 +96,28 @@ def test_the_process_never_loads_tensorflow(root):
 
 def test_loaded_before_the_fork_it_answers_after_it(contract_file, fake_model):
     """gRPC does not survive a fork: nothing may be opened before gunicorn has made its workers."""
-    port = free_port()
+    port, admin_port = free_port(), free_port()
+    ready = f"http://127.0.0.1:{admin_port}/readyz"
     with start_server(
         "preloaded gateway",
         [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py", "--preload", "-w2"],
-        ready=lambda: services.http_status(f"http://127.0.0.1:{port}/readyz") == 200,
+        ready=lambda: services.http_status(ready) == 200,
         log=services.BUILD / "logs/preloaded-gateway.log",
         cwd=services.ROOT,
         env={
             "PYTHONPATH": os.fspath(services.STUBS),
             "GATEWAY_BIND": f"127.0.0.1:{port}",
+            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{admin_port}",
             "GATEWAY_MODEL_ADDRESS": fake_model[1],
             "GATEWAY_CONTRACT": os.fspath(contract_file),
         },
     ):
-        statuses = [services.http_status(f"http://127.0.0.1:{port}/readyz") for _ in range(8)]
-        assert statuses == [200] * 8
+        files = {"file": png()}
+        predictions = [
+            requests.post(f"http://127.0.0.1:{port}/predict", files=files, timeout=30)
+            for _ in range(8)
+        ]
+        assert [answer.status_code for answer in predictions] == [200] * 8
 
 
 def test_term_ends_it(start):
@@ -117,19 +130,34 @@ def test_term_ends_it(start):
         assert not port_open(port)
 
 
-def test_a_missing_contract_ends_it_with_a_reason(tmp_path: Path):
-    environment = os.environ | {
-        "PYTHONPATH": os.fspath(services.STUBS),
-        "GATEWAY_BIND": f"127.0.0.1:{free_port()}",
-        "GATEWAY_CONTRACT": os.fspath(tmp_path / "nowhere.json"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
-        cwd=services.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("GATEWAY_CONTRACT", "cannot use the contract"),  # it is there, but it is none
+        ("GATEWAY_ADMIN_BIND", "GATEWAY_ADMIN_BIND: cannot listen on 127.0.0.1:"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said(setting, words, tmp_path: Path, contract_file):
+    (tmp_path / "empty.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wrong = {
+            "GATEWAY_CONTRACT": os.fspath(tmp_path / "empty.json"),
+            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{taken.getsockname()[1]}",
+        }
+        environment = os.environ | {
+            "PYTHONPATH": os.fspath(services.STUBS),
+            "GATEWAY_BIND": f"127.0.0.1:{free_port()}",
+            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{free_port()}",
+            "GATEWAY_CONTRACT": os.fspath(contract_file),
+            setting: wrong[setting],
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
+            cwd=services.ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
     assert done.returncode != 0
-    assert "cannot use the contract" in done.stderr
+    assert words in done.stderr

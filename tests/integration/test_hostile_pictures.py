@@ -26,11 +26,21 @@ def slow_origin():
 
 
 @pytest.fixture
-def gateway(contract_file, fake_model, slow_origin):
+def admin_port() -> int:
+    """Where the gateway says how it is."""
+    return free_port()
+
+
+@pytest.fixture
+def gateway(contract_file, fake_model, slow_origin, admin_port):
     """A gateway under gunicorn that may ask the slow origin: (its address, the server)."""
-    port, model_port = free_port(), int(fake_model[1].rpartition(":")[2])
+    port = free_port()
     with services.start_gateway(
-        port, model_port=model_port, contract=contract_file, allowed_origins=slow_origin
+        port,
+        admin_port=admin_port,
+        model_address=fake_model[1],
+        contract=contract_file,
+        allowed_origins=slow_origin,
     ) as server:
         yield f"http://127.0.0.1:{port}", server
 
@@ -90,16 +100,16 @@ def test_medium_pictures_at_once_take_little_memory(gateway):
     assert max(map(peak_megabytes, processes_of(server))) < 400
 
 
-def test_large_pictures_at_once_take_turns_and_little_memory(gateway, large_pictures):
+def test_large_pictures_at_once_take_turns_and_little_memory(gateway, admin_port, large_pictures):
     address, server = gateway
     with ThreadPoolExecutor(AT_ONCE) as clients:
         answers = list(clients.map(lambda data: predict(address, data), large_pictures * 2))
     assert {status for status, _ in answers} <= {200, 400, 503}
-    assert services.http_status(f"{address}/readyz") == 200
+    assert services.http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200
     assert max(map(peak_megabytes, processes_of(server))) < 400
 
 
-def test_slow_origins_hold_nobody_else(gateway, slow_origin):
+def test_slow_origins_hold_nobody_else(gateway, admin_port, slow_origin):
     address, _ = gateway
 
     def ask(_) -> tuple[int, str, float]:
@@ -110,7 +120,9 @@ def test_slow_origins_hold_nobody_else(gateway, slow_origin):
     with ThreadPoolExecutor(AT_ONCE) as clients:
         waiting = [clients.submit(ask, n) for n in range(AT_ONCE)]
         while not all(answer.done() for answer in waiting):
-            assert requests.get(f"{address}/livez", timeout=1).status_code == 200
+            alive = requests.get(f"http://127.0.0.1:{admin_port}/livez", timeout=1)
+            assert alive.status_code == 200
+            assert requests.get(address, timeout=1).status_code == 200
             time.sleep(0.2)
     for status, detail, seconds in (answer.result() for answer in waiting):
         assert status == 400

@@ -50,7 +50,7 @@ def read_until(process, words: str) -> str:
 
 @pytest.fixture
 def ports() -> dict[str, int]:
-    return {"gateway-port": free_port(), "model-port": free_port()}
+    return {name: free_port() for name in ("gateway-port", "admin-port", "model-port")}
 
 
 def all_closed(ports) -> bool:
@@ -105,7 +105,7 @@ def test_the_page_in_a_real_browser(ports):
         expect(page.locator("#best li")).to_have_count(10)
 
 
-@pytest.mark.parametrize("taken", ["gateway-port", "model-port"])
+@pytest.mark.parametrize("taken", ["gateway-port", "admin-port", "model-port"])
 def test_a_port_in_use_is_named_with_the_way_out(taken, ports):
     import socket
 

@@ -26,7 +26,6 @@ from tests.load import png, upload
 from tests.model_process import ModelProcess
 from tutorial import services
 from tutorial.processes import free_port, wait_until
-from tutorial.strangers import dripping, tcp_server
 
 FULL = os.environ.get("FAULTS") == "full"
 EIGHT = 8
@@ -180,7 +179,7 @@ def test_slow_clients_are_let_go_in_time(start, begin):
         ends = list(clients.map(drip, [begin(gateway.port) for _ in range(EIGHT)]))
     assert max(seconds for seconds, _ in ends) < 5
     if begin is slow_body:
-        assert all(answer.startswith(b"HTTP/1.1 408 ") for _, answer in ends)
+        assert {answer[:12] for _, answer in ends} == {b"HTTP/1.1 408"}
         assert gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT
     assert requests.post(
         f"{gateway.address}/predict", files={"file": png()}, timeout=5
@@ -202,27 +201,8 @@ def test_one_who_leaves_a_connection_open_holds_up_nobody(start):
         connection.close()
 
 
-def test_slow_origins_leave_room_for_others(start):
-    with tcp_server(dripping(b"HTTP/1.1 200 OK\r\n\r\n", every=0.2, times=50)) as port:
-        origin = f"http://127.0.0.1:{port}/"
-        gateway = start(allowed_origins=origin, request_timeout=3)
-
-        def ask(_: int) -> int:
-            answer = requests.post(f"{gateway.address}/predict", json={"url": origin}, timeout=30)
-            return answer.status_code
-
-        with watching(gateway), ThreadPoolExecutor(EIGHT) as clients:
-            waiting = [clients.submit(ask, n) for n in range(EIGHT)]
-            while not all(answer.done() for answer in waiting):
-                files = {"file": png()}
-                answer = requests.post(f"{gateway.address}/predict", files=files, timeout=1)
-                assert answer.status_code == 200
-                time.sleep(0.2)
-        assert {answer.result() for answer in waiting} <= {400, 504}
-
-
 def test_ended_after_draining_it_breaks_off_nothing(start):
-    gateway = start(delay=1)
+    gateway = start(delay=0.5)
     arbiter, *_ = processes_of(gateway.server)
     files = {"file": png()}
     with ThreadPoolExecutor(EIGHT) as clients:
@@ -261,7 +241,7 @@ def test_no_answer_goes_to_anothers_request(start):
             headers={"X-Request-ID": ours},
             timeout=30,
         )
-        assert tuple(answer.json().values()) == colour
+        assert [round(score) for score in answer.json().values()] == list(colour)
         assert answer.headers["X-Request-ID"] == ours
 
     with ThreadPoolExecutor(EIGHT) as clients:

@@ -3,8 +3,6 @@
 import io
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -12,8 +10,7 @@ import pytest
 from PIL import Image
 
 from gateway import images
-from gateway.app import Readiness, create_app, rank
-from gateway.fetch import Origin
+from gateway.app import create_app, rank
 from gateway.images import MAX_BYTES, Places
 from gateway.model_client import Contract
 from tests.fake_model import FakeModel, serve, signature
@@ -305,81 +302,8 @@ def test_a_bad_picture_is_refused_before_the_model_is_asked(gateway, fake_model)
     problem_in(gateway.post("/predict", **upload(b"")), 400)
 
 
-def test_alive_and_ready_are_two_things(gateway, fake_model):
-    fake_model[0].failure = grpc.StatusCode.NOT_FOUND
-    assert gateway.get("/livez").status_code == 200
-    problem_in(gateway.get("/readyz"), 503)
-
-
-class Check:
-    """A check that passes or fails as told, and counts how often it was asked."""
-
-    asked, passing = 0, True
-
-    def __call__(self):
-        self.asked += 1
-        if not self.passing:
-            raise ConnectionError("told to fail")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A function that lets seconds pass for the gateway."""
-    passed = [1000.0]
-    monkeypatch.setattr("gateway.app.time", SimpleNamespace(monotonic=lambda: passed[0]))
-    return lambda seconds: passed.append(passed.pop() + seconds)
-
-
-def ready(readiness) -> bool:
-    try:
-        readiness.confirm()
-    except ConnectionError:
-        return False
-    return True
-
-
-def test_an_answer_counts_for_two_seconds(clock):
-    check = Check()
-    readiness = Readiness(check)
-    assert [ready(readiness) for _ in range(10)] == [True] * 10
-    assert check.asked == 1
-    clock(2.1)
-    assert ready(readiness)
-    assert check.asked == 2
-
-
-def test_three_failures_in_a_row_make_it_unready_and_one_success_ready_again(clock):
-    check = Check()
-    readiness = Readiness(check)
-    seen = []
-    for passing in (True, False, False, True, False, False, False, False, True):
-        check.passing = passing
-        clock(2.1)
-        seen += [ready(readiness)]
-    assert seen == [True, True, True, True, True, True, False, False, True]
-
-
-def test_it_is_not_ready_before_the_first_success(clock):
-    check = Check()
-    check.passing = False
-    readiness = Readiness(check)
-    assert not ready(readiness)
-    check.passing = True
-    clock(2.1)
-    assert ready(readiness)
-
-
-def test_many_who_ask_at_once_ask_the_model_once():
-    check = Check()
-    readiness = Readiness(lambda: (time.sleep(0.1), check()))
-    with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda _: ready(readiness), range(8)))
-    assert check.asked == 1
-
-
-def test_never_ready_while_labels_and_output_differ(gateway, fake_model):
+def test_a_model_that_does_not_fit_the_labels_is_ours(gateway, fake_model):
     fake_model[0].definition = signature(outputs={"kinds": (-1, 4)})
-    problem_in(gateway.get("/readyz"), 502)
     problem_in(gateway.post("/predict", **upload(png("red"))), 502)
 
 
@@ -390,21 +314,7 @@ def test_the_page_knows_the_model_and_runs_nothing_foreign(gateway):
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
 
 
-def test_settings_come_from_the_environment(contract_file, monkeypatch):
-    monkeypatch.setenv("GATEWAY_MODEL_ADDRESS", "model:8500")
-    monkeypatch.setenv("GATEWAY_MODEL_TIMEOUT", "2.5")
-    monkeypatch.setenv("GATEWAY_ALLOWED_ORIGINS", "http://127.0.0.1:8081/,https://b.example/")
-    app = create_app(CONTRACT=contract_file)
-    assert app.config["MODEL_ADDRESS"] == "model:8500"
-    assert app.config["MODEL_TIMEOUT"] == 2.5
-    assert app.config["ALLOWED_ORIGINS"] == {
-        Origin("http", "127.0.0.1", 8081),
-        Origin("https", "b.example", 443),
-    }
-
-
-def test_nothing_inside_is_fetched_unless_it_is_said(contract_file, monkeypatch):
-    monkeypatch.delenv("GATEWAY_ALLOWED_ORIGINS", raising=False)
+def test_nothing_inside_is_fetched_unless_it_is_said(contract_file):
     assert create_app(CONTRACT=contract_file).config["ALLOWED_ORIGINS"] == frozenset()
     with pytest.raises(ValueError, match="not an origin"):
         create_app(CONTRACT=contract_file, ALLOWED_ORIGINS="http://127.0.0.1:8081")

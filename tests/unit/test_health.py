@@ -1,0 +1,133 @@
+"""gateway/health: alive, ready and draining are different things, and cheap to ask for."""
+
+import http.client
+import json
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from gateway.health import Admin, Readiness, serve
+
+
+class Check:
+    """A check that passes or fails as told, and counts how often it was asked."""
+
+    asked, passing = 0, True
+
+    def __call__(self):
+        self.asked += 1
+        if not self.passing:
+            raise ConnectionError("told to fail")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A function that lets seconds pass for the gateway."""
+    passed = [1000.0]
+    monkeypatch.setattr("gateway.health.time", SimpleNamespace(monotonic=lambda: passed[0]))
+    return lambda seconds: passed.append(passed.pop() + seconds)
+
+
+def ready(readiness) -> bool:
+    try:
+        readiness.confirm()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_an_answer_counts_for_two_seconds(clock):
+    check = Check()
+    readiness = Readiness(check)
+    assert [ready(readiness) for _ in range(10)] == [True] * 10
+    assert check.asked == 1
+    clock(2.1)
+    assert ready(readiness)
+    assert check.asked == 2
+
+
+def test_three_failures_in_a_row_make_it_unready_and_one_success_ready_again(clock):
+    check = Check()
+    readiness = Readiness(check)
+    seen = []
+    for passing in (True, False, False, True, False, False, False, False, True):
+        check.passing = passing
+        clock(2.1)
+        seen += [ready(readiness)]
+    assert seen == [True, True, True, True, True, True, False, False, True]
+
+
+def test_it_is_not_ready_before_the_first_success(clock):
+    check = Check()
+    check.passing = False
+    readiness = Readiness(check)
+    assert not ready(readiness)
+    check.passing = True
+    clock(2.1)
+    assert ready(readiness)
+
+
+def test_many_who_ask_at_once_ask_the_model_once():
+    check = Check()
+    readiness = Readiness(lambda: (time.sleep(0.1), check()))
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: ready(readiness), range(8)))
+    assert check.asked == 1
+
+
+@pytest.fixture
+def admin():
+    """A second port's answers, with a check and whether it drains to be set."""
+    registry = CollectorRegistry()
+    Counter("seen", "For the test", registry=registry).inc()
+    check, state = Check(), SimpleNamespace(draining=False)
+    return Admin(Readiness(check), registry, lambda: state.draining), check, state
+
+
+def state_at(admin: Admin, path: str) -> tuple[int, str]:
+    status, kind, body = admin.answer(path)
+    assert kind == "application/json"
+    return status, json.loads(body)["status"]
+
+
+def test_alive_and_ready_are_two_things(admin):
+    answers, check, _ = admin
+    check.passing = False
+    assert state_at(answers, "/livez") == (200, "alive")
+    assert state_at(answers, "/readyz") == (503, "not ready: told to fail")
+
+
+def test_told_to_end_it_is_alive_and_not_ready(admin):
+    answers, _, state = admin
+    assert state_at(answers, "/readyz?verbose") == (200, "ready")
+    state.draining = True
+    assert state_at(answers, "/livez") == (200, "alive")
+    assert state_at(answers, "/readyz") == (503, "not ready: told to end")
+
+
+def test_other_paths_say_what_there_is(admin):
+    status, state = state_at(admin[0], "/predict")
+    assert status == 404
+    assert "/metrics" in state
+
+
+def test_it_answers_over_http_beside_clients_who_say_nothing(admin):
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
+    server = serve(admin[0], listener)
+    silent = [socket.create_connection(address) for _ in range(8)]
+    connection = http.client.HTTPConnection(*address, timeout=1)
+    for path in ("/livez", "/metrics"):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        body = answer.read()
+    assert b"seen_total 1.0" in body
+    server.shutdown()
+    server.server_close()
+    for one in (connection, *silent):
+        one.close()
