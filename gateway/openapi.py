@@ -35,18 +35,18 @@ def one_or_list(schema: dict) -> dict:
     return {"oneOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
 
 
-ADDRESS = {"type": "string", "format": "uri", "examples": ["https://example.com/photo.jpg"]}
-PICTURE = {"type": "string", "contentMediaType": "application/octet-stream"}
-PICTURES = {"type": "array", "items": PICTURE, "minItems": 1, "maxItems": MAX_PICTURES}
-ADDRESSES = {"type": "array", "items": ADDRESS, "minItems": 1, "maxItems": MAX_PICTURES}
+URL = {"type": "string", "format": "uri", "examples": ["https://example.com/photo.jpg"]}
+FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_PICTURES}
+URLS = {"type": "array", "items": URL, "minItems": 1, "maxItems": MAX_PICTURES}
 BODY = {
     "required": True,
     "description": f"One picture or several, by address or as files. {TOO_LARGE.capitalize()}.",
     "content": {
-        "application/json": {"schema": {"oneOf": [strict(url=ADDRESS), strict(urls=ADDRESSES)]}},
-        "multipart/form-data": {"schema": strict(file=PICTURES)},
-        "image/*": {"schema": PICTURE},
-        "application/octet-stream": {"schema": PICTURE},
+        "application/json": {"schema": {"oneOf": [strict(url=URL), strict(urls=URLS)]}},
+        "multipart/form-data": {"schema": strict(file=FILES)},
+        "image/*": {"schema": FILE},
+        "application/octet-stream": {"schema": FILE},
     },
 }
 TIMEOUT = {
