@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flask import Blueprint, Flask, Response, current_app, g, render_template
 
-from gateway import openapi, problems
+from gateway import problems
 from gateway.fetch import read_origins
 from gateway.images import decode_and_prepare, open_picture
 from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
@@ -74,17 +74,26 @@ def classify() -> dict[str, Any]:
     }
 
 
+def described() -> dict[str, Any]:
+    """The app's OpenAPI document, made when it is first asked for."""
+    extensions = current_app.extensions
+    if "openapi" not in extensions:
+        from gateway.openapi import describe  # here: a gateway is ready sooner without
+
+        extensions["openapi"] = describe(current_app, extensions["model"].contract)
+    return extensions["openapi"]
+
+
 @blueprint.get("/openapi.json")
 def openapi_document() -> dict[str, Any]:
     """This description, as an OpenAPI document."""
-    return current_app.extensions["openapi"]
+    return described()
 
 
 @blueprint.get("/docs")
 def docs() -> Response:
     """This description, as a page."""
-    document = current_app.extensions["openapi"]
-    return page("docs.html", document=document, kinds=problems.KINDS)
+    return page("docs.html", document=described(), kinds=problems.KINDS)
 
 
 def page(template: str, **values: Any) -> Response:
@@ -115,14 +124,12 @@ def create_app(**settings: Any) -> Flask:
     app.config.from_mapping(settings)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
-    contract = Contract.read(app.config["CONTRACT"])
     app.extensions["model"] = ModelClient(
         app.config["MODEL_ADDRESS"],
-        contract,
+        Contract.read(app.config["CONTRACT"]),
         version=app.config["MODEL_VERSION"],
         interceptors=app.config["INTERCEPTORS"],
     )
     app.register_blueprint(problems.blueprint)
     app.register_blueprint(blueprint)
-    app.extensions["openapi"] = openapi.describe(app, contract)
     return app

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis.strategies import one_of
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
@@ -29,7 +29,9 @@ def app(tmp_path_factory):
     }
     path = tmp_path_factory.mktemp("contract") / "contract.json"
     path.write_text(json.dumps(contract))
-    with serve(FakeModel()) as address:
+    with serve(FakeModel()) as address, pytest.MonkeyPatch.context() as patch:
+        # Else it would go and look for whatever addresses schemathesis thinks of.
+        patch.setattr("gateway.fetch.resolve", lambda origin, deadline: ["127.0.0.1"])
         yield create_app(MODEL_ADDRESS=address, CONTRACT=path, REQUEST_TIMEOUT=5)
 
 
@@ -37,6 +39,14 @@ def app(tmp_path_factory):
 def document(app) -> dict:
     """The document as a client gets it."""
     return app.test_client().get("/openapi.json").json
+
+
+def is_impatient(case) -> bool:
+    """Whether the caller gives so little time that 504, which is described, is the right answer."""
+    try:
+        return 0 < float(case.headers.get("Request-Timeout", "nan")) < 1
+    except ValueError:
+        return False
 
 
 ALLOWED, NOT_ALLOWED = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
@@ -64,6 +74,7 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(app, path, method,
         suppress_health_check=list(HealthCheck),
     )
     def ask(case):
+        assume(not is_impatient(case))
         # No schema can say which bytes are a picture, and which address leads to one.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 

@@ -180,7 +180,11 @@ def test_slow_clients_are_let_go_in_time(start, begin):
     assert max(seconds for seconds, _ in ends) < 5
     if begin is slow_body:
         assert {answer[:12] for _, answer in ends} == {b"HTTP/1.1 408"}
-        assert gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT
+        wait_until(
+            lambda: gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT,
+            timeout=5,
+            what="all eight to be counted",
+        )
     assert requests.post(
         f"{gateway.address}/predict", files={"file": png()}, timeout=5
     ).status_code in (200, 503)
