@@ -4,13 +4,13 @@ import functools
 import itertools
 import json
 import re
-import runpy
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from gateway.settings import Settings
 from tutorial import TutorialError, kubernetes, services
 from tutorial.kubernetes import K8S, find
 
@@ -286,7 +286,8 @@ def seconds_before_term(spec):
 
 
 def test_a_gateway_has_time_to_finish():
-    graceful = runpy.run_path(str(services.ROOT / "gateway/gunicorn.conf.py"))["graceful_timeout"]
+    text = (services.ROOT / "gateway/gunicorn.conf.py").read_text()
+    graceful = int(re.search(r"^graceful_timeout = (\d+)$", text, re.MULTILINE)[1])
     _, spec = pods(())["gateway"]
     assert seconds_before_term(spec) + graceful < spec["terminationGracePeriodSeconds"]
 
@@ -461,7 +462,20 @@ def test_compose_tells_the_gateway_the_same(compose):
         dict(re.findall(r"(GATEWAY_\w+)=(\S+)", last_stage("gateway"))) | there["environment"]
     )
     assert here == {name: there_all[name] for name in here}
-    assert here["GATEWAY_CONTRACT"] in {each["target"] for each in there["configs"]}
+    [contract] = [each for each in there["volumes"] if "contract.json" in each]
+    assert contract.split(":")[-2] == here["GATEWAY_CONTRACT"]
+
+
+@every_choice
+def test_the_gateway_takes_these_settings(choice):
+    for labels, spec in pods(choice).values():
+        if labels[NAME] == "gateway":
+            environment = {each["name"]: each["value"] for each in container(spec)["env"]}
+            environment["GATEWAY_CONTRACT"] = str(kubernetes.CONTRACT)  # which is mounted there
+            settings = Settings.from_environment(environment)
+            ports = {port["name"]: port["containerPort"] for port in container(spec)["ports"]}
+            assert settings.bind == f"0.0.0.0:{ports['http']}"
+            assert settings.admin_bind == f"0.0.0.0:{ports['admin']}"
 
 
 def test_both_scrape_the_same_metrics():
