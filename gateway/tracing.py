@@ -39,6 +39,10 @@ def wanted(environment: Mapping[str, str]) -> bool:
     )
 
 
+def _leave_out_query(span: Any, environ: Mapping[str, Any]) -> None:
+    span.set_attribute("http.target", environ.get("PATH_INFO", ""))
+
+
 def start(app: Flask) -> None:
     """Trace the app's requests and its calls of the model from now on; after any fork.
 
@@ -47,6 +51,7 @@ def start(app: Flask) -> None:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
+    from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -54,11 +59,5 @@ def start(app: Flask) -> None:
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "gateway"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    FlaskInstrumentor().instrument_app(app)
-
-
-def interceptor() -> grpc.UnaryUnaryClientInterceptor:
-    """What makes each call a part of the request's trace, and tells the model so."""
-    from opentelemetry.instrumentation.grpc import client_interceptor
-
-    return client_interceptor()
+    FlaskInstrumentor().instrument_app(app, request_hook=_leave_out_query)
+    GrpcInstrumentorClient().instrument()  # every channel that is opened from now on
