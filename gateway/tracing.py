@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
-from flask import Flask
+from flask import Flask, request
 
 from gateway.logs import request_id
 
@@ -19,14 +19,14 @@ class RequestIds(grpc.UnaryUnaryClientInterceptor):
     """Sends the id of the request at hand with each call, as the metadata x-request-id."""
 
     def intercept_unary_unary(
-        self, continuation: Callable, details: grpc.ClientCallDetails, request: Any
+        self, continuation: Callable, details: grpc.ClientCallDetails, message: Any
     ) -> grpc.Call:
         """Make the call."""
         if current := request_id.get():
             metadata = (*(details.metadata or ()), ("x-request-id", current))
             known = {name: getattr(details, name, None) for name in _Details._fields}
             details = _Details(**known | {"metadata": metadata})
-        return continuation(details, request)
+        return continuation(details, message)
 
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -37,10 +37,6 @@ def wanted(environment: Mapping[str, str]) -> bool:
     return environment.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(
         environment.get(name) for name in ENDPOINTS
     )
-
-
-def _leave_out_query(span: Any, environ: Mapping[str, Any]) -> None:
-    span.set_attribute("http.target", environ.get("PATH_INFO", ""))
 
 
 def start(app: Flask) -> None:
@@ -59,5 +55,10 @@ def start(app: Flask) -> None:
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "gateway"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    FlaskInstrumentor().instrument_app(app, request_hook=_leave_out_query)
+    FlaskInstrumentor().instrument_app(app)
+
+    @app.before_request
+    def leave_out_query() -> None:
+        trace.get_current_span().set_attribute("http.target", request.path)
+
     GrpcInstrumentorClient().instrument()  # every channel that is opened from now on
