@@ -53,5 +53,5 @@ def configuration(level: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": style}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"gunicorn.error": {"level": level.upper()}},
+        "loggers": {"gunicorn.error": {"propagate": True}},  # gunicorn says no itself
     }

@@ -116,13 +116,11 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         """Raises ModelMismatchError for a contract that cannot be used. Make it after any fork."""
         self.metrics = Metrics()
-        interceptors = [tracing.RequestIds()]
-        if traced := tracing.wanted(os.environ):
-            interceptors.append(tracing.interceptor())
-        self.app = app = create_app(**settings.configuration(), INTERCEPTORS=interceptors)
+        ids = tracing.RequestIds()
+        self.app = app = create_app(**settings.configuration(), INTERCEPTORS=[ids])
         report_details(app)
         app.register_error_handler(ClientDisconnected, too_slow)
-        if traced:
+        if tracing.wanted(os.environ):
             tracing.start(app)
         client = app.extensions["model"]
         self.readiness = Readiness(lambda: client.describe(timeout=CHECK_SECONDS))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
-from flask import Flask
+from flask import Flask, request
 
 from gateway.logs import request_id
 
@@ -19,14 +19,14 @@ class RequestIds(grpc.UnaryUnaryClientInterceptor):
     """Sends the id of the request at hand with each call, as the metadata x-request-id."""
 
     def intercept_unary_unary(
-        self, continuation: Callable, details: grpc.ClientCallDetails, request: Any
+        self, continuation: Callable, details: grpc.ClientCallDetails, message: Any
     ) -> grpc.Call:
         """Make the call."""
         if current := request_id.get():
             metadata = (*(details.metadata or ()), ("x-request-id", current))
             known = {name: getattr(details, name, None) for name in _Details._fields}
             details = _Details(**known | {"metadata": metadata})
-        return continuation(details, request)
+        return continuation(details, message)
 
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -47,6 +47,7 @@ def start(app: Flask) -> None:
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
+    from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -56,9 +57,8 @@ def start(app: Flask) -> None:
     trace.set_tracer_provider(provider)
     FlaskInstrumentor().instrument_app(app)
 
+    @app.before_request
+    def leave_out_query() -> None:
+        trace.get_current_span().set_attribute("http.target", request.path)
 
-def interceptor() -> grpc.UnaryUnaryClientInterceptor:
-    """What makes each call a part of the request's trace, and tells the model so."""
-    from opentelemetry.instrumentation.grpc import client_interceptor
-
-    return client_interceptor()
+    GrpcInstrumentorClient().instrument()  # every channel that is opened from now on

@@ -15,7 +15,7 @@ EXECUTED = ROOT / "build/notebooks"
 
 def lessons() -> list[Path]:
     """The numbered notebooks, in order."""
-    return sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]*-*.ipynb"))
 
 
 def execute(

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("lesson", lessons(), ids=lambda path: path.
 def test_it_follows_the_template(lesson):
     text = "\n\n".join(source(cell) for cell in cells(lesson, "markdown"))
     parts = [
-        rf"\A# {lesson.name[:2]} · .+\n> .+\.\n",
+        rf"\A# {lesson.stem.partition('-')[0]} · .+\n> .+\.\n",
         r"\n\*\*You will\*\*\n(- .+\n){3}",
         r"\n\*\*You need\*\* .+ minutes",
         r"\n## When it goes wrong\n",
