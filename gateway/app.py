@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, g, render_template
 
 from gateway import problems
 from gateway.fetch import read_origins
-from gateway.images import decode_and_prepare, open_picture
+from gateway.images import MAX_BYTES, decode_and_prepare, open_picture
 from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
 from gateway.model_client import Contract, ModelClient, Prediction
 from gateway.settings import defaults
@@ -106,7 +106,8 @@ def page(template: str, **values: Any) -> Response:
 @blueprint.get("/")
 def index() -> Response:
     """The page on which one drops a photo."""
-    return page("index.html", **vars(current_app.extensions["model"].contract))
+    contract: Contract = current_app.extensions["model"].contract
+    return page("index.html", max_bytes=MAX_BYTES, **vars(contract))
 
 
 def create_app(**settings: Any) -> Flask:

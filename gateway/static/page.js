@@ -1,8 +1,12 @@
-// Sends a photo, or the address of one, to POST /predict and shows the answer.
+// Sends a photo, or the address of one, to POST /classify and shows the answer.
 //
 // Names, labels and messages come from outside: they are only ever written as text (textContent),
 // never as HTML. Nothing is loaded from elsewhere but the photo whose address was given.
 
+import { jpegOf, takePhoto } from "./camera.js";
+
+const MAX_BYTES = Number(document.body.dataset.maxBytes); // of a file that the gateway takes
+const SHRUNK_SIDE = 2000; // pixels, for files over that
 const BARS_SHOWN = 10; // a model with a thousand labels shows its ten best, the others on demand
 
 const find = (selector) => document.querySelector(selector);
@@ -21,13 +25,10 @@ let running = null; // the AbortController of the request under way
 // ---- Questions: what to send, what to show beside the answer, and the curl line for the same
 
 function questionOfFile(file) {
-  const body = new FormData();
-  body.append("file", file);
   return {
     name: file.name,
     file,
     photo: URL.createObjectURL(file),
-    request: { body },
     curl: `curl -s ${endpointForShell()} -F ${shellQuote(`file=@${curlFileName(file.name)}`)}`,
   };
 }
@@ -76,8 +77,8 @@ async function ask(question) {
   showWaiting(question);
   const start = performance.now();
   try {
-    const scores = await predict(question, mine.signal);
-    showAnswer(scores, performance.now() - start);
+    const answer = await classify(question, mine.signal);
+    showAnswer(answer, performance.now() - start);
   } catch (error) {
     if (mine.signal.aborted) return;
     showFailure(error);
@@ -86,25 +87,54 @@ async function ask(question) {
   showIdle();
 }
 
-/** Label-to-score mapping for the question. Throws Failure when there is none. */
-async function predict(question, signal) {
-  if (question.file) await checkReadable(question.file);
+/** The gateway's answer to the question. Throws Failure when there is none. */
+async function classify(question, signal) {
+  const request = question.request ?? (await uploadOf(question));
   let response, text;
   try {
-    response = await fetch(form.action, { method: "POST", signal, ...question.request });
+    response = await fetch(form.action, { method: "POST", signal, ...request });
     text = await response.text();
   } catch {
     throw unreachable(question);
   }
   const answer = parseJson(text);
   if (!response.ok) throw failureOf(response.status, answer);
-  if (!isScores(answer)) {
+  if (!isClassification(answer)) {
     throw new Failure(
       "The answer makes no sense",
       "The gateway's answer is not a list of labels and scores. Its log may say why.",
     );
   }
   return answer;
+}
+
+/** The request that sends a file, made smaller where the gateway would not take it. */
+async function uploadOf(question) {
+  await checkReadable(question.file);
+  const body = new FormData();
+  const smaller = question.file.size > MAX_BYTES ? await shrink(question.file) : null;
+  body.append("file", smaller ?? question.file, question.name);
+  if (smaller) question.note = `, made smaller here: the file has ${megabytes(question.file)} MB`;
+  return { body };
+}
+
+/** A smaller JPEG of the same picture; null where the browser cannot read it, so that the gateway judges. */
+async function shrink(file) {
+  try {
+    const picture = await createImageBitmap(file);
+    const scale = Math.min(1, SHRUNK_SIDE / Math.max(picture.width, picture.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.round(scale * picture.width);
+    canvas.height = Math.round(scale * picture.height);
+    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+    return await jpegOf(canvas);
+  } catch {
+    return null;
+  }
+}
+
+function megabytes(file) {
+  return ((file?.size ?? 0) / 2 ** 20).toFixed(0);
 }
 
 /** Folders can be dropped, and files can vanish: say so, rather than blame the network. */
@@ -121,8 +151,7 @@ async function checkReadable(file) {
 
 /** No answer at all. Servers also hang up on uploads over their limit, without the browser telling us. */
 function unreachable({ file }) {
-  const megabytes = (file?.size ?? 0) / 1e6;
-  const large = megabytes < 5 ? "" : ` Or is the photo, ${megabytes.toFixed(0)} MB, too large for it?`;
+  const large = megabytes(file) < 5 ? "" : ` Or is the photo, ${megabytes(file)} MB, too large for it?`;
   return new Failure(
     "The gateway cannot be reached",
     `No answer came from ${location.host}. Is the gateway still running, and are you online?${large}`,
@@ -149,10 +178,10 @@ function parseJson(text) {
   }
 }
 
-function isScores(answer) {
-  if (answer === null || typeof answer !== "object" || Array.isArray(answer)) return false;
-  const scores = Object.values(answer);
-  return scores.length > 0 && scores.every(Number.isFinite);
+function isClassification(answer) {
+  const ranked = answer?.predictions;
+  if (!Array.isArray(ranked) || ranked.length === 0) return false;
+  return ranked.every((one) => typeof one?.label === "string" && Number.isFinite(one.probability));
 }
 
 // ---- Showing
@@ -203,16 +232,16 @@ function clear() {
   find("#raw").hidden = true;
 }
 
-function showAnswer(scores, milliseconds) {
-  const ranked = probabilities(scores).sort((a, b) => b.probability - a.probability);
+function showAnswer(answer, milliseconds) {
+  const ranked = answer.predictions;
   status.textContent = inWords(ranked);
   showBars(find("#best"), ranked.slice(0, BARS_SHOWN));
   const rest = ranked.slice(BARS_SHOWN);
   others.hidden = rest.length === 0;
   others.querySelector("summary").textContent = `${rest.length} more`;
   showBars(others.querySelector("ol"), rest);
-  find("#took").textContent = `Answered in ${duration(milliseconds)}`;
-  find("#json").textContent = JSON.stringify(scores, null, 2);
+  find("#took").textContent = inDetail(answer, milliseconds) + (asked.note ?? "");
+  find("#json").textContent = JSON.stringify(answer, null, 2);
   find("#raw").hidden = false;
   bringIntoView(status, find("#answer"));
 }
@@ -234,12 +263,12 @@ function showFailure(error) {
 }
 
 /** Says why nothing is asked; what was under way or on the page goes, so that nobody takes it for the answer. */
-function refuse(detail) {
+function refuse(detail, title = "Nothing to ask about") {
   running?.abort();
   running = null;
   showIdle();
   result.hidden = true;
-  showFailure(new Failure("Nothing to ask about", detail));
+  showFailure(new Failure(title, detail));
 }
 
 function showBars(list, ranked) {
@@ -257,23 +286,21 @@ function showBars(list, ranked) {
   });
 }
 
-/** [{label, probability}] of a label-to-score mapping: the softmax of logits, or the scores themselves. */
-function probabilities(scores) {
-  const entries = Object.entries(scores);
-  if (document.body.dataset.scores !== "logits") {
-    return entries.map(([label, probability]) => ({ label, probability }));
-  }
-  const highest = entries.reduce((high, [, score]) => Math.max(high, score), -Infinity);
-  const powers = entries.map(([, score]) => Math.exp(score - highest));
-  const sum = powers.reduce((a, b) => a + b);
-  return entries.map(([label], i) => ({ label, probability: powers[i] / sum }));
-}
-
 /** The best label; the second as well where the model itself is in doubt. */
 function inWords([first, second]) {
   const words = `This looks like: ${first.label} (${percent(first.probability)})`;
   if (first.probability >= 0.5 || !second) return words;
   return `${words}, perhaps ${second.label} (${percent(second.probability)})`;
+}
+
+/** "Answered in 92 ms: 4 ms to decode, 71 ms for the model (version 1)". */
+function inDetail({ seconds, model }, milliseconds) {
+  const names = { fetch: "to fetch it", decode: "to decode it", model: "for the model" };
+  const parts = Object.entries(names)
+    .filter(([stage]) => Number.isFinite(seconds?.[stage]))
+    .map(([stage, words]) => `${duration(1000 * seconds[stage])} ${words}`);
+  const version = Number.isInteger(model?.version) ? ` (version ${model.version})` : "";
+  return `Answered in ${duration(milliseconds)}${parts.length ? `: ${parts.join(", ")}` : ""}${version}`;
 }
 
 /** "93%"; what would only round to 0% or 100% is "<1%" or ">99%". */
@@ -332,6 +359,25 @@ fileInput.addEventListener("change", () => {
   if (fileInput.files.length === 0) return;
   ask(questionOfFile(fileInput.files[0]));
   fileInput.value = ""; // so that choosing the same file again is a change
+});
+
+find("#camera").addEventListener("click", async () => {
+  try {
+    const photo = await takePhoto(find("#viewfinder"));
+    if (photo) ask(questionOfFile(photo));
+  } catch (error) {
+    refuse(error.message, "No photo from the camera");
+  }
+});
+
+find("#cancel").addEventListener("click", () => {
+  running?.abort();
+  running = null;
+  showIdle();
+  clear();
+  result.hidden = true;
+  status.textContent = "Cancelled";
+  status.focus(); // the button goes, and must not take the keyboard's place along
 });
 
 form.addEventListener("submit", (event) => {

@@ -12,6 +12,7 @@ from math import exp
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from flask import Flask, jsonify, render_template, request
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -32,6 +33,25 @@ LOGITS = {
     "skirt": -2.6,
     "t-shirt": -4.84,
 }
+MAX_BYTES = 100_000  # of this fake gateway, so that files over the limit need not be large
+
+
+def classification(scores: dict[str, float], logits: bool = True) -> dict:
+    """What the gateway answers to /classify for such scores."""
+    powers = {label: exp(score) if logits else score for label, score in scores.items()}
+    whole = sum(powers.values()) if logits else 1
+    ranked = sorted(scores, key=scores.get, reverse=True)
+    return {
+        "predictions": [
+            {"label": label, "score": scores[label], "probability": powers[label] / whole}
+            for label in ranked
+        ],
+        "model": {"name": "starter", "version": 7},
+        "seconds": {"decode": 0.004, "model": 1.2},
+    }
+
+
+ANSWER = classification(LOGITS)
 TOP_ANSWER = "This looks like: pants (94%)"
 PHONE = {
     "viewport": {"width": 360, "height": 740},
@@ -43,16 +63,17 @@ PHONE = {
 
 @dataclass
 class FakeGateway:
-    """Serves the page, and answers /predict with what `answer` returns."""
+    """Serves the page, and answers /classify with what `answer` returns."""
 
     origin: str = ""
     model: dict = field(default_factory=dict)
-    answer: Callable = lambda: jsonify(LOGITS)
+    answer: Callable = lambda: jsonify(ANSWER)
     requests: list[dict] = field(default_factory=list)
 
     def reset(self) -> None:
         self.model = {"model_name": "starter", "scores": "logits", "labels": list(LOGITS)}
-        self.answer = lambda: jsonify(LOGITS)
+        self.model["max_bytes"] = MAX_BYTES
+        self.answer = lambda: jsonify(ANSWER)
         self.requests = []
 
 
@@ -66,8 +87,8 @@ def served() -> Iterator[FakeGateway]:
     def index():
         return render_template("index.html", **fake.model)
 
-    @app.post("/predict")
-    def predict():
+    @app.post("/classify")
+    def classify():
         upload = request.files.get("file")
         fake.requests.append(
             {"name": upload.filename, "bytes": upload.read()} if upload else request.get_json()
@@ -203,8 +224,10 @@ def test_drop_shows_photo_bars_top_answer_and_time(page, gateway, photo):
     widths = page.locator("#best .fill").evaluate_all("fills => fills.map(f => f.style.width)")
     assert [float(w.rstrip("%")) for w in widths] == pytest.approx(percentages, abs=1e-3)
     assert shown_width(page, "#photo img") == 30
-    assert page.locator("#took").inner_text().startswith("Answered in ")
-    assert json.loads(page.locator("#json").text_content()) == LOGITS
+    took = page.locator("#took").inner_text()
+    assert took.startswith("Answered in ")
+    assert took.endswith(": 4 ms to decode it, 1.2 s for the model (version 7)")
+    assert json.loads(page.locator("#json").text_content()) == ANSWER
     assert gateway.requests == [{"name": photo.name, "bytes": photo.read_bytes()}]
 
 
@@ -213,7 +236,7 @@ def test_file_chooser(page, gateway, photo):
         page.get_by_text("Choose a photo").click()
     chooser.value.set_files(photo)
     expect(headline(page)).to_have_text(TOP_ANSWER)
-    with page.expect_response("**/predict"):  # the same file once more is a new question
+    with page.expect_response("**/classify"):  # the same file once more is a new question
         page.get_by_label("Choose a photo").set_input_files(photo)
     assert gateway.requests[0] == {"name": photo.name, "bytes": photo.read_bytes()}
 
@@ -285,7 +308,8 @@ def test_keyboard_only(page, gateway, photo):
     chooser.value.set_files(photo)
     expect(headline(page)).to_have_text(TOP_ANSWER)
 
-    page.keyboard.press("Tab")
+    for _ in ("the camera", "the address"):
+        page.keyboard.press("Tab")
     page.keyboard.type(f"{gateway.origin}/photo.png")
     page.keyboard.press("Enter")
     expect(page.locator("#curl")).to_contain_text("photo.png")
@@ -313,14 +337,14 @@ def test_copy_without_the_clipboard_interface(page, photo):
 def test_curl_line_sends_the_same_file(page, gateway, photo):
     drop_file(page, photo)
     expect(page.locator("#curl")).to_have_text(
-        f"curl -s {gateway.origin}/predict -F 'file=@blue jeans.png'"
+        f"curl -s {gateway.origin}/classify -F 'file=@blue jeans.png'"
     )
     for name in ("plain.png", """it's, a "nice"; pair\\of.png""", "$(id) `id`.png"):
         photo = photo.rename(photo.with_name(name))
         drop_file(page, photo)
         expect(headline(page)).to_have_text(TOP_ANSWER)
         gateway.requests.clear()
-        assert run_in_shell(curl_line(page), photo.parent) == LOGITS
+        assert run_in_shell(curl_line(page), photo.parent) == ANSWER
         assert [sent["bytes"] for sent in gateway.requests] == [photo.read_bytes()]
 
 
@@ -328,7 +352,7 @@ def test_curl_line_sends_the_same_url(page, gateway, tmp_path):
     address = f"""{gateway.origin}/photo.png?a=it's&b="$HOME"#é"""
     drop_text(page, address)
     expect(headline(page)).to_have_text(TOP_ANSWER)
-    assert run_in_shell(curl_line(page), tmp_path) == LOGITS
+    assert run_in_shell(curl_line(page), tmp_path) == ANSWER
     by_page, by_curl = gateway.requests
     assert by_curl == by_page
 
@@ -356,7 +380,7 @@ def test_passing_failure_can_be_tried_again(page, gateway, photo):
     expect(page.get_by_role("alert")).to_contain_text(
         "answered with status 502 and did not say why"
     )
-    gateway.answer = lambda: jsonify(LOGITS)
+    gateway.answer = lambda: jsonify(ANSWER)
     page.get_by_role("button", name="Try again").click()
     expect(headline(page)).to_have_text(TOP_ANSWER)
     expect(page.get_by_role("alert")).to_be_empty()
@@ -373,9 +397,10 @@ def test_network_failure(page, photo):
 
 
 def test_answer_that_makes_no_sense(page, gateway, photo):
-    for answer in ("[1, 2]", "{}", '{"dress": null}', '{"dress": "1"}', "<p>", ""):
+    half = '{"predictions": [{"label": "hat"}]}'
+    for answer in ("[1, 2]", "{}", '{"predictions": []}', half, "null", "<p>", ""):
         gateway.answer = lambda answer=answer: (answer, 200)
-        with page.expect_response("**/predict"):
+        with page.expect_response("**/classify"):
             drop_file(page, photo)
         expect(page.get_by_role("alert")).to_contain_text("The answer makes no sense")
         expect(page.locator("#waiting")).to_be_hidden()
@@ -404,7 +429,7 @@ def test_newer_photo_replaces_the_one_under_way(page, gateway, photo, tmp_path):
     assert entered.wait(5)
     expect(headline(page)).to_have_text("Looking…")
     expect(page.locator("#result")).to_have_attribute("aria-busy", "true")
-    gateway.answer = lambda: jsonify(LOGITS)
+    gateway.answer = lambda: jsonify(ANSWER)
     newer = photo.rename(tmp_path / "newer.png")
     with page.expect_event("requestfailed"):  # the older one is given up, not just ignored
         drop_file(page, newer)
@@ -415,13 +440,113 @@ def test_newer_photo_replaces_the_one_under_way(page, gateway, photo, tmp_path):
     assert bars(page)[0][0] == "pants"
 
 
+def test_waiting_can_be_cancelled(page, gateway, photo):
+    release, entered = threading.Event(), threading.Event()
+
+    def slow():
+        entered.set()
+        release.wait(10)
+        return jsonify(ANSWER)
+
+    gateway.answer = slow
+    drop_file(page, photo)
+    assert entered.wait(5)
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Cancel").click()
+    expect(headline(page)).to_have_text("Cancelled")
+    expect(headline(page)).to_be_focused()
+    expect(page.locator("#result")).to_be_hidden()
+    release.set()
+    gateway.answer = lambda: jsonify(ANSWER)
+    drop_file(page, photo)
+    expect(headline(page)).to_have_text(TOP_ANSWER)
+
+
+def test_a_file_over_the_limit_is_made_smaller(page, gateway, tmp_path):
+    noise = Image.effect_noise((2500, 1000), 90)
+    noise.save(large := tmp_path / "large.png")
+    assert large.stat().st_size > 10 * MAX_BYTES
+    drop_file(page, large)
+    expect(page.locator("#took")).to_contain_text("made smaller here: the file has")
+    [sent] = gateway.requests
+    assert sent["name"] == "large.png"
+    with Image.open(BytesIO(sent["bytes"])) as image:
+        assert (image.format, image.size) == ("JPEG", (2000, 800))
+
+
+def test_a_large_file_that_is_no_picture_is_the_gateways_to_judge(page, gateway, tmp_path):
+    (large := tmp_path / "large.png").write_bytes(bytes(2 * MAX_BYTES))
+    drop_file(page, large)
+    expect(headline(page)).to_have_text(TOP_ANSWER)
+    assert gateway.requests[0]["bytes"] == large.read_bytes()
+
+
+def test_camera(browser, gateway):
+    with browser.new_context(permissions=["camera"]) as context:
+        page = context.new_page()
+        with watched(page, gateway):
+            page.goto(gateway.origin)
+            page.get_by_role("button", name="Use the camera").click()
+            page.get_by_role("button", name="Take the photo").click()
+            expect(headline(page)).to_have_text(TOP_ANSWER)
+            [sent] = gateway.requests
+            with Image.open(BytesIO(sent["bytes"])) as image:
+                assert image.format == "JPEG"
+                assert image.getcolors(3) is None  # not a black frame: something was seen
+            assert shown_width(page, "#photo img") == image.width
+
+            page.get_by_role("button", name="Use the camera").click()
+            page.keyboard.press("Escape")
+            expect(page.locator("#viewfinder")).to_be_hidden()
+            assert page.evaluate("document.querySelector('video').srcObject") is None  # off again
+            assert len(gateway.requests) == 1
+
+
+def test_no_camera_is_explained(page, gateway):
+    for error, words in (
+        ("new DOMException('', 'NotFoundError')", "No camera was found"),
+        ("new DOMException('', 'NotAllowedError')", "was not allowed"),
+        ("new DOMException('', 'NotReadableError')", "another program"),
+    ):
+        page.evaluate(
+            f"() => {{ navigator.mediaDevices.getUserMedia = () => Promise.reject({error}) }}"
+        )
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.get_by_role("alert")).to_contain_text(words)
+    page.evaluate("() => { Object.defineProperty(navigator, 'mediaDevices', {value: null}) }")
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.get_by_role("alert")).to_contain_text("https://")
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_a_screen_reader_or_weak_eyes(browser, gateway, photo, scheme):
+    with browser.new_context(color_scheme=scheme, reduced_motion="reduce") as context:
+        page = context.new_page()
+        page.goto(gateway.origin)
+        assert_accessible(page)
+        drop_file(page, photo)
+        expect(headline(page)).to_have_text(TOP_ANSWER)
+        page.locator("#raw summary").click()
+        assert_accessible(page)
+        gateway.answer = lambda: problem(502, title="No model", detail="Try again")
+        drop_file(page, photo)
+        expect(page.get_by_role("alert")).to_contain_text("No model")
+        assert_accessible(page)
+
+
+def assert_accessible(page: Page) -> None:
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_second_click_asks_only_once(page, gateway):
     release, entered = threading.Event(), threading.Event()
 
     def slow():
         entered.set()
         release.wait(10)
-        return jsonify(LOGITS)
+        return jsonify(ANSWER)
 
     gateway.answer = slow
     page.get_by_label("address of a photo").fill(f"{gateway.origin}/photo.png")
@@ -437,7 +562,7 @@ def test_second_click_asks_only_once(page, gateway):
 def test_names_from_outside_stay_text(page, gateway, tmp_path, photo):
     evil = "<img src=x onerror=alert(1)>"
     gateway.model |= {"model_name": evil, "labels": [evil, "__proto__"]}
-    gateway.answer = lambda: app_json({evil: 3, "__proto__": 1})
+    gateway.answer = lambda: app_json(classification({evil: 3, "__proto__": 1}))
     page.reload()
     drop_file(page, photo.rename(tmp_path / evil))
     expect(headline(page)).to_have_text(f"This looks like: {evil} (88%)")
@@ -454,12 +579,14 @@ def app_json(scores: dict):
 
 
 def test_probabilities_are_shown_as_they_are(page, gateway, photo):
-    gateway.model = {
+    gateway.model |= {
         "model_name": "pets",
         "scores": "probabilities",
         "labels": ["cat", "dog", "eel"],
     }
-    gateway.answer = lambda: app_json({"cat": 0.4, "dog": 0.45, "eel": 0.15})
+    gateway.answer = lambda: app_json(
+        classification({"cat": 0.4, "dog": 0.45, "eel": 0.15}, logits=False)
+    )
     page.reload()
     drop_file(page, photo)
     expected = "This looks like: dog (45%), perhaps cat (40%)"
@@ -470,7 +597,9 @@ def test_probabilities_are_shown_as_they_are(page, gateway, photo):
 def test_many_labels_show_the_ten_best_first(page, gateway, photo):
     labels = [f"label {i}" for i in range(1000)]
     gateway.model["labels"] = labels
-    gateway.answer = lambda: app_json({label: i / 100 for i, label in enumerate(labels)})
+    gateway.answer = lambda: app_json(
+        classification({label: i / 100 for i, label in enumerate(labels)})
+    )
     page.reload()
     drop_file(page, photo)
     assert [label for label, _ in bars(page)] == labels[:-11:-1]
@@ -487,7 +616,7 @@ def test_phone_shows_the_answer_without_sideways_scrolling(browser, gateway, pho
             assert bars(page)[0][0] == "pants"
             expect(page.locator("#best li").nth(5)).to_be_in_viewport()
 
-            gateway.answer = lambda: app_json({"a" * 60: 3, **LOGITS})
+            gateway.answer = lambda: app_json(classification({"a" * 60: 12, **LOGITS}))
             drop_file(page, photo.rename(photo.with_name(f"{'n' * 200}.png")))
             expect(page.locator("#json")).to_contain_text("aaa")
             page.locator("#raw summary").click()
