@@ -93,7 +93,8 @@ def openapi_document() -> dict[str, Any]:
 @blueprint.get("/docs")
 def docs() -> Response:
     """This description, as a page."""
-    return page("docs.html", document=described(), kinds=problems.KINDS)
+    dumps = current_app.json.dumps
+    return page("docs.html", document=described(), kinds=problems.KINDS, dumps=dumps)
 
 
 def page(template: str, **values: Any) -> Response:

@@ -46,7 +46,7 @@ WHAT_TO_SEND = (
     'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
     ' as the form field "file", repeated for several; or a picture as it is, as image/jpeg'
 )
-TOO_LARGE = f"a picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB"
+TOO_LARGE = f"A picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB"
 
 
 class Files(NamedTuple):

@@ -41,7 +41,7 @@ FILES = {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_PICTURES
 URLS = {"type": "array", "items": URL, "minItems": 1, "maxItems": MAX_PICTURES}
 BODY = {
     "required": True,
-    "description": f"One picture or several, by address or as files. {TOO_LARGE.capitalize()}.",
+    "description": f"One picture or several, by address or as files. {TOO_LARGE}.",
     "content": {
         "application/json": {"schema": {"oneOf": [strict(url=URL), strict(urls=URLS)]}},
         "multipart/form-data": {"schema": strict(file=FILES)},
@@ -124,12 +124,15 @@ def post(view: Callable, answer: dict, example: dict) -> dict:
     }
 
 
+EXAMPLE = ((4.4, 0.97), (0.6, 0.02), (-0.1, 0.01))  # score and probability of the best labels
+
+
 def example(contract: Contract) -> dict:
-    """An answer of /classify for one picture, as it might be."""
-    even = 1 / len(contract.labels)
+    """An answer of /classify for one picture, as it might be, without the labels far behind."""
     return {
         "predictions": [
-            {"label": label, "score": 0.5, "probability": even} for label in contract.labels
+            {"label": label, "score": score, "probability": probability}
+            for label, (score, probability) in zip(contract.labels, EXAMPLE, strict=False)
         ],
         "model": {"name": contract.model_name, "version": 1},
         "seconds": {"fetch": 0.11, "decode": 0.004, "model": 0.07},
@@ -148,7 +151,7 @@ def describe(app: Flask, contract: Contract) -> dict:
     for name, schema in schemas(contract).items():
         spec.components.schema(name, schema)
     answers = {
-        "predict": (one_or_list(ref("Scores")), dict.fromkeys(contract.labels, 0.5)),
+        "predict": (one_or_list(ref("Scores")), dict.fromkeys(contract.labels, -0.1)),
         "classify": (ref("Classification"), example(contract)),
     }
     for name, view in app.view_functions.items():

@@ -2,16 +2,22 @@
 
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import schemathesis
+from axe_playwright_python.sync_playwright import Axe
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis.strategies import one_of
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from werkzeug.serving import make_server
 
 from gateway.app import create_app
+from tests.browser import launch
 from tests.fake_model import FakeModel, serve
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "60"))  # make test-openapi: 500
@@ -94,3 +100,27 @@ def test_every_page_and_request_is_described(app, document):
     undescribed = {"/static/<path:filename>"}
     rules = {rule.rule for rule in app.url_map.iter_rules()} - undescribed
     assert document["paths"].keys() == rules
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_it_can_be_read_by_all_and_needs_nothing_from_outside(app, scheme):
+    with running(app) as origin, launch() as browser:
+        page = browser.new_page(color_scheme=scheme, viewport={"width": 320, "height": 700})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{origin}/docs")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert all(url.startswith(origin) for url in asked)
+
+
+@contextmanager
+def running(app) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
