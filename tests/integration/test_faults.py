@@ -28,12 +28,16 @@ def served(contract_file) -> Iterator:
     """A function that starts models and a gateway: how many -> (models, the gateway's address)."""
     with ExitStack() as stack:
 
-        def start(replicas: int) -> tuple[list[ModelProcess], str]:
+        def start(replicas: int, **settings: object) -> tuple[list[ModelProcess], str]:
             models = [stack.enter_context(ModelProcess()) for _ in range(replicas)]
             addresses = ",".join(f"127.0.0.1:{model.port}" for model in models)
             port = free_port()
             gateway = services.start_gateway(
-                port, contract=contract_file, model_address=f"ipv4:///{addresses}"
+                port,
+                contract=contract_file,
+                model_address=f"ipv4:///{addresses}",
+                name="faults gateway",
+                **settings,
             )
             stack.enter_context(gateway)
             return models, f"http://127.0.0.1:{port}/predict"
@@ -87,7 +91,8 @@ def report(**figures: float) -> None:
 
 
 def test_a_killed_model_that_is_back_after_a_second_costs_no_answer(served, background):
-    [model], address = served(1)
+    # Room for those who come in while it is away: by default, the 17th of them is refused.
+    [model], address = served(1, threads=50)
     seconds = 30 if FULL else 6
     load = background.submit(ask_steadily, address, rate=20, seconds=seconds)
     time.sleep(seconds / 3)
