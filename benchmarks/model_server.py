@@ -11,7 +11,6 @@ JSON with the machine it came from.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import grpc
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common import describe_machine, spread
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -290,30 +290,6 @@ def measure_memory(folder: Path, requests: int) -> dict:
                     resident[number] = round(resident_mb(pid), 1)
         found[how] = {"resident_mb_after_requests": resident}
     return found
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, least and most."""
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
-    }
-
-
-def describe_machine() -> dict:
-    """Return what the figures depend on."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
-    return {
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "load_before": [round(load, 2) for load in os.getloadavg()],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:

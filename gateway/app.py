@@ -1,4 +1,4 @@
-"""Read what a caller asks for: by when, and for which pictures.
+"""Answer HTTP requests with predictions: take pictures, ask the model, name the scores.
 
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """

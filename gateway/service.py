@@ -1,4 +1,4 @@
-"""Hand a request's id on to the model, and its trace to a collector where one is named.
+"""Join the app and what keeps it standing: the gateway as gunicorn runs it.
 
 Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
 """

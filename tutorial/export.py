@@ -2,8 +2,8 @@
 
 A notebook that exports says so once with `#| default_exp NAME`, nbdev's directive; its cells
 whose first line is `#| export` become gateway/NAME.py, in the notebook's order, and those with
-`#| export OTHER` become gateway/OTHER.py. The sentence behind `>` that stands last before a
-module's first cell becomes the module's docstring.
+`#| export OTHER` become gateway/OTHER.py. The sentence behind `>` at the notebook's top becomes the
+docstring of NAME; that of OTHER is the last such sentence before its first cell.
 
     python -m tutorial.export            write the modules
     python -m tutorial.export --check    compare only; exit 1 and show the difference
@@ -52,11 +52,13 @@ def render(notebook: Path) -> dict[str, str]:
     cells: dict[str, list[tuple[int, str]]] = {names[0]: []}
     for position, match, source in exported:
         cells.setdefault(match[1] or names[0], []).append((position, source[match.end() :]))
-    return {name: _module(notebook, name, parts) for name, parts in cells.items()}
+    return {
+        name: _module(notebook, name, parts, own=name == names[0]) for name, parts in cells.items()
+    }
 
 
-def _module(notebook: Path, name: str, cells: list[tuple[int, str]]) -> str:
-    """The text of one module, made of cells given as (position, source)."""
+def _module(notebook: Path, name: str, cells: list[tuple[int, str]], *, own: bool) -> str:
+    """The text of one module, the notebook's own or another, of cells as (position, source)."""
     for position, source in cells:
         try:
             ast.parse(source)
@@ -70,7 +72,8 @@ def _module(notebook: Path, name: str, cells: list[tuple[int, str]]) -> str:
     summaries = SUMMARY.findall("\n".join(above))
     if not summaries:
         raise TutorialError(f"{notebook.name}: no `> sentence` above {name} for its docstring")
-    docstring = f'"""{summaries[-1]}\n\nExported from notebooks/{notebook.name}: {MENDING}.\n"""'
+    summary = summaries[0 if own else -1]
+    docstring = f'"""{summary}\n\nExported from notebooks/{notebook.name}: {MENDING}.\n"""'
     return _format("\n\n\n".join([docstring, *(source for _, source in cells)]))
 
 

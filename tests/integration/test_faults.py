@@ -91,8 +91,7 @@ def report(**figures: float) -> None:
 
 
 def test_a_killed_model_that_is_back_after_a_second_costs_no_answer(served, background):
-    # Room for those who come in while it is away: by default, the 17th of them is refused.
-    [model], address = served(1, threads=50)
+    [model], address = served(1)
     seconds = 30 if FULL else 6
     load = background.submit(ask_steadily, address, rate=20, seconds=seconds)
     time.sleep(seconds / 3)
