@@ -7,6 +7,7 @@ import http.server
 import json
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -91,6 +92,15 @@ def _words(error: Exception) -> str:
     return code().name if callable(code) else str(error) or type(error).__name__
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, address: object) -> None:
+        """Say nothing of a prober that hangs up early; the rest as ever."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, address)
+
+
 def serve(admin: Admin, listener: socket.socket) -> http.server.ThreadingHTTPServer:
     """Answer on a listening socket, in threads that end with the process."""
 
@@ -109,10 +119,7 @@ def serve(admin: Admin, listener: socket.socket) -> http.server.ThreadingHTTPSer
         def log_message(self, *_: object) -> None:
             """Keep quiet: probes come every few seconds."""
 
-    server = http.server.ThreadingHTTPServer(
-        listener.getsockname()[:2], Handler, bind_and_activate=False
-    )
-    server.daemon_threads = True
+    server = _Server(listener.getsockname()[:2], Handler, bind_and_activate=False)
     server.socket.close()
     server.socket = listener
     threading.Thread(target=server.serve_forever, name="admin", daemon=True).start()

@@ -19,9 +19,7 @@ class Worker(ThreadWorker):
 
     def init_process(self) -> None:
         """Begin with no connection at hand."""
-        self._overdue: dict[
-            TConn, float
-        ] = {}  # when each one at hand is, on time.monotonic's clock
+        self._overdue: dict[TConn, float] = {}  # the moment on time.monotonic's clock
         super().init_process()
 
     def handle(self, conn: TConn) -> object:
@@ -33,7 +31,7 @@ class Worker(ThreadWorker):
             del self._overdue[conn]
 
     def notify(self) -> None:
-        """In the loop, once a second: wake the threads that have waited for too long."""
+        """In the loop, at least once a second: wake the threads that have waited for too long."""
         super().notify()
         now = time.monotonic()
         for conn, moment in list(self._overdue.items()):

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -131,3 +132,20 @@ def test_it_answers_over_http_beside_clients_who_say_nothing(admin):
     server.server_close()
     for one in (connection, *silent):
         one.close()
+
+
+def test_probers_that_hang_up_early_are_nothing_to_report(admin, capsys):
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = serve(admin[0], listener)
+    for _ in range(8):
+        prober = socket.create_connection(listener.getsockname())
+        prober.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        prober.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        prober.close()  # with a reset, as load balancers do
+    connection = http.client.HTTPConnection(*listener.getsockname(), timeout=1)
+    connection.request("GET", "/livez")
+    assert connection.getresponse().status == 200
+    connection.close()
+    server.shutdown()
+    server.server_close()
+    assert capsys.readouterr().err == ""
