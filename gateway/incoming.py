@@ -67,16 +67,25 @@ def blaming(index: int | None) -> Iterator[None]:
 
 
 def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
-    """Download pictures side by side; raises ImageError for the first that cannot be used."""
+    """Download pictures side by side, as many bytes as a request may have, else 413.
+
+    Raises ImageError for the first that cannot be used.
+    """
     allowed = current_app.config["ALLOWED_ORIGINS"]
+    total = 0
 
     def fetch_one(url: str) -> bytes:
+        nonlocal total
         timeout = deadline.within(FETCH_SECONDS).remaining()
         try:
-            return fetch(url, allowed_origins=allowed, timeout=timeout)
+            data = fetch(url, allowed_origins=allowed, timeout=timeout)
         except ImageError:
             deadline.remaining()  # where the request's time is up, that is what to say
             raise
+        total += len(data)
+        if total > MAX_REQUEST:  # before the rest is fetched, and kept
+            abort(413, TOO_LARGE)
+        return data
 
     if len(urls) == 1:
         return [fetch_one(urls[0])]
@@ -94,7 +103,11 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
 
 def requested_addresses() -> tuple[list[str], bool]:
     """The addresses in the current request's JSON, and whether it asks for a list."""
-    match request.get_json(silent=True):
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:  # brackets in brackets, a thousand deep
+        body = None
+    match body:
         case {"url": str(url), **rest} if not rest:
             return [url], False
         case {"urls": [*urls], **rest} if not rest and 1 <= len(urls) <= MAX_PICTURES:

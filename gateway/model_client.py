@@ -165,7 +165,7 @@ CHANNEL_OPTIONS = {
     "grpc.http2.ping_timeout_ms": 3_000,  # else a minute, whatever keepalive_timeout_ms says
     "grpc.dns_min_time_between_resolutions_ms": 5_000,
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc.max_reconnect_backoff_ms": 250,
     "grpc.max_send_message_length": MAX_MESSAGE,
     "grpc.max_receive_message_length": MAX_MESSAGE,
 }

@@ -117,7 +117,7 @@ class Settings:
         " comma-separated, each with its slash, such as `http://127.0.0.1:8081/`",
     )
     threads: int = _setting(
-        34, _threads, "threads; what comes when all but two are busy is refused with a 503"
+        40, _threads, "threads; what comes when all but two are busy is refused with a 503"
     )
     log_level: str = _setting("info", _level, "`debug`, `info`, `warning` or `error`")
 

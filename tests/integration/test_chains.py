@@ -151,7 +151,7 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
         saved = tf.saved_model.load(folder / "1").signatures[contract.signature_name]
         from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        from_grpc = predict(stub, contract, signature, array, timeout=20)
+        from_grpc = predict(stub, contract, signature, array, timeout=20).scores
         with picture.open("rb") as file:
             answer = requests.post(
                 f"http://127.0.0.1:{gateway_port}/predict", files={"file": file}, timeout=20

@@ -99,6 +99,19 @@ def test_several_addresses_are_fetched_side_by_side_and_stay_in_order(
     assert answer.json["index"] == 5
 
 
+def test_no_more_is_fetched_than_a_request_may_have(gateway, monkeypatch):
+    fetched = []
+
+    def fetch(url, **_):
+        fetched.append(url)
+        return bytes(MAX_BYTES // 2)
+
+    monkeypatch.setattr("gateway.incoming.fetch", fetch)
+    answer = gateway.post("/predict", json={"urls": ["https://example.com/"] * 32})
+    assert "20 MB" in problem_in(answer, 413, "too-large")
+    assert len(fetched) < 32
+
+
 def test_a_bad_picture_among_several_is_named(gateway, fake_model):
     answer = gateway.post("/classify", **several(png("red"), b"not a picture", png("blue")))
     problem_in(answer, 400, "bad-picture")
@@ -189,6 +202,7 @@ def test_too_much_at_once_is_ours_and_passes(gateway, monkeypatch):
         {"json": {"urls": ["https://example.com/", 7]}},
         {"json": {"urls": "https://example.com/"}},
         {"data": b'{"url": "x"', "content_type": "application/json"},
+        {"data": b"[" * 100_000, "content_type": "application/json"},
         {"data": {"picture": "no file"}, "content_type": "multipart/form-data"},
     ],
 )
@@ -220,7 +234,10 @@ def test_a_request_over_the_limit_is_refused_unread(gateway):
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("GET", "/nowhere")])
 def test_what_flask_refuses_has_the_same_form(gateway, method, path):
-    problem_in(gateway.open(path, method=method), 405 if path == "/predict" else 404)
+    answer = gateway.open(path, method=method)
+    problem_in(answer, 405 if path == "/predict" else 404)
+    assert "POST" in answer.headers.get("Allow", "POST")
+    assert ("Allow" in answer.headers) == (path == "/predict")
 
 
 @pytest.mark.parametrize(
