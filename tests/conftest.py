@@ -31,15 +31,10 @@ def fake_model():
 @pytest.fixture
 def contract_file(tmp_path: Path) -> Path:
     """contract.json for the fake model."""
+    from tests.fake_model import CONTRACT
+
     path = tmp_path / "contract.json"
-    contract = {
-        "model_name": "fake",
-        "signature_name": "serving_default",
-        "preprocessing": "none",
-        "labels": ["red", "green", "blue"],
-        "scores": "logits",
-    }
-    path.write_text(json.dumps(contract))
+    path.write_text(json.dumps(CONTRACT))
     return path
 
 

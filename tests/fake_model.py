@@ -28,6 +28,13 @@ from tensorflow_serving.apis import (
 from gateway.model_client import read_tensor, write_tensor
 
 LABELS = ("red", "green", "blue")
+CONTRACT = {
+    "model_name": "fake",
+    "signature_name": "serving_default",
+    "preprocessing": "none",
+    "labels": list(LABELS),
+    "scores": "logits",
+}
 AT_ONCE = 4  # calls that are answered at the same time
 
 

@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 
 from gateway.app import create_app
 from tests.browser import launch
-from tests.fake_model import FakeModel, serve
+from tests.fake_model import CONTRACT, FakeModel, serve
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "60"))  # make test-openapi: 500
 
@@ -26,15 +26,8 @@ EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "60"))  # make test-openapi: 5
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """A gateway in front of a fake model, with no way into the network."""
-    contract = {
-        "model_name": "fake",
-        "signature_name": "serving_default",
-        "preprocessing": "none",
-        "labels": ["red", "green", "blue"],
-        "scores": "logits",
-    }
     path = tmp_path_factory.mktemp("contract") / "contract.json"
-    path.write_text(json.dumps(contract))
+    path.write_text(json.dumps(CONTRACT))
     with serve(FakeModel()) as address, pytest.MonkeyPatch.context() as patch:
         # Else it would go and look for whatever addresses schemathesis thinks of.
         patch.setattr("gateway.fetch.resolve", lambda origin, deadline: ["127.0.0.1"])
