@@ -60,7 +60,11 @@ CALLERS = (good, no_picture, blocked, nowhere, leaves_early, speaks_no_http)
 def test_it_holds_on_to_nothing(contract_file, fake_model):
     port = free_port()
     with services.start_gateway(
-        port, model_address=fake_model[1], contract=contract_file, log_level="warning"
+        port,
+        model_address=fake_model[1],
+        contract=contract_file,
+        log_level="warning",
+        threads=6,  # all of which are there after the warm-up: the pool makes them one by one
     ) as server:
         worker = psutil.Process(processes_of(server)[-1])
         begun, callers, seen = time.monotonic(), itertools.cycle(CALLERS), []
@@ -77,4 +81,4 @@ def test_it_holds_on_to_nothing(contract_file, fake_model):
     print(f"{first:.1f} to {last:.1f} MB, files {files[0]}-{files[-1]}, threads {threads[-1]}")
     assert growth < 5
     assert files[-1] - files[0] <= 4  # a connection or two that are just closing
-    assert threads[-1] == threads[0]
+    assert threads[-1] - threads[0] <= 2  # gRPC's own come and go
