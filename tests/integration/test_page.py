@@ -76,6 +76,18 @@ class FakeGateway:
         self.answer = lambda: jsonify(ANSWER)
         self.requests = []
 
+    def hold(self, answer: dict) -> tuple[threading.Event, threading.Event]:
+        """Give this answer only when released; returns the events "asked" and "release"."""
+        asked, release = threading.Event(), threading.Event()
+
+        def slow():
+            asked.set()
+            release.wait(10)
+            return jsonify(answer)
+
+        self.answer = slow
+        return asked, release
+
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[FakeGateway]:
@@ -417,16 +429,9 @@ def test_files_that_are_no_photos_are_not_sent(page, gateway, tmp_path):
 
 
 def test_newer_photo_replaces_the_one_under_way(page, gateway, photo, tmp_path):
-    release, entered = threading.Event(), threading.Event()
-
-    def slow():
-        entered.set()
-        release.wait(10)
-        return jsonify({"too late": 1})
-
-    gateway.answer = slow
+    asked, release = gateway.hold({"too late": 1})
     drop_file(page, photo)
-    assert entered.wait(5)
+    assert asked.wait(5)
     expect(headline(page)).to_have_text("Looking…")
     expect(page.locator("#result")).to_have_attribute("aria-busy", "true")
     gateway.answer = lambda: jsonify(ANSWER)
@@ -441,16 +446,9 @@ def test_newer_photo_replaces_the_one_under_way(page, gateway, photo, tmp_path):
 
 
 def test_waiting_can_be_cancelled(page, gateway, photo):
-    release, entered = threading.Event(), threading.Event()
-
-    def slow():
-        entered.set()
-        release.wait(10)
-        return jsonify(ANSWER)
-
-    gateway.answer = slow
+    asked, release = gateway.hold(ANSWER)
     drop_file(page, photo)
-    assert entered.wait(5)
+    assert asked.wait(5)
     with page.expect_event("requestfailed"):
         page.get_by_role("button", name="Cancel").click()
     expect(headline(page)).to_have_text("Cancelled")
@@ -541,17 +539,10 @@ def assert_accessible(page: Page) -> None:
 
 
 def test_second_click_asks_only_once(page, gateway):
-    release, entered = threading.Event(), threading.Event()
-
-    def slow():
-        entered.set()
-        release.wait(10)
-        return jsonify(ANSWER)
-
-    gateway.answer = slow
+    asked, release = gateway.hold(ANSWER)
     page.get_by_label("address of a photo").fill(f"{gateway.origin}/photo.png")
     page.get_by_role("button", name="Ask").click()
-    assert entered.wait(5)
+    assert asked.wait(5)
     page.get_by_role("button", name="Ask").click(force=True)  # it counts as disabled meanwhile
     page.get_by_label("address of a photo").press("Enter")
     release.set()
