@@ -23,9 +23,10 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
-from model_server import errors, inference, monitoring
-from model_server.runtime import DEFAULT_SIGNATURE, SavedModel
-from model_server.versions import Repository
+from model_server import errors, monitoring
+from model_server.repository import Repository
+from model_server.runtime import inference
+from model_server.runtime.servable import DEFAULT_SIGNATURE, Servable
 
 
 class Calls:
@@ -78,7 +79,7 @@ class Calls:
         return response
 
     def metadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
-        """Return the signatures of a version, as its SavedModel has them."""
+        """Return the signatures of a version, as its model has them."""
         _require_spec(request)
         if not request.metadata_field:
             raise errors.InvalidArgument(
@@ -135,7 +136,7 @@ class Calls:
             return model.signatures.signature_def[name].inputs
 
     @contextmanager
-    def _running(self, spec: ModelSpec, api: str) -> Iterator[tuple[int, SavedModel]]:
+    def _running(self, spec: ModelSpec, api: str) -> Iterator[tuple[int, Servable]]:
         """Lend the model that a request names, with its version; measure how long it is at work."""
         with self._repository.lease(spec) as lent, monitoring.runtime(spec.name, api):
             yield lent

@@ -28,7 +28,7 @@ from tensorflow_serving.apis.regression_pb2 import RegressionRequest, Regression
 from model_server import monitoring
 from model_server.calls import Calls
 from model_server.profiler import ProfilerService
-from model_server.versions import Repository
+from model_server.repository import Repository
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes
 LONGEST_DETAILS = 1024  # characters of an error message; gRPC sends it as a header

@@ -2,13 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from flatbuffers import flexbuffers
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.lite.python import schema_py_generated
+from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 NUMBERS = [
     tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.complex64, tf.complex128, tf.bool,
     tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64,
+    tf.qint8, tf.quint8, tf.qint16, tf.quint16, tf.qint32,
+    *(getattr(tf.dtypes.experimental, name) for name in (
+        "int2", "uint2", "int4", "uint4", "float8_e5m2", "float8_e5m2fnuz",
+        "float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz",
+    )),
 ]  # fmt: skip
 
 
@@ -121,6 +131,37 @@ def save_half_plus_two_of_tensorflow_2(path: Path) -> Path:
 
     signatures = {"regress_x_to_y": regress, "classify_x_to_y": classify}
     tf.saved_model.save(module, str(path), signatures=signatures)
+    return path
+
+
+def save_scale_for_lite(path: Path, signature: str = "") -> Path:
+    """Save 2 * x as model.tflite; `signature`, x -> y, is stored as TensorFlow Serving reads it.
+
+    Its tensors are serving_default_x:0 and StatefulPartitionedCall:0, (-1, 3) float32.
+    """
+    module = tf.Module()
+    module.factors = tf.Variable(2.0 * tf.eye(3))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.float32, "x")])
+    def scale(x):
+        return x @ module.factors
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [scale.get_concrete_function()], module
+    )
+    model = flatbuffer_utils.convert_bytearray_to_object(converter.convert())
+    if signature:
+        definition = SignatureDef(method_name=tf.saved_model.PREDICT_METHOD_NAME)
+        definition.inputs["x"].name = "serving_default_x:0"
+        definition.outputs["y"].name = "StatefulPartitionedCall:0"
+        stored = flexbuffers.Dumps({signature: definition.SerializeToString()})
+        entry, buffer = schema_py_generated.MetadataT(), schema_py_generated.BufferT()
+        entry.name, entry.buffer = "signature_defs_metadata", len(model.buffers)
+        buffer.data = np.frombuffer(stored, np.uint8)
+        model.metadata.append(entry)
+        model.buffers.append(buffer)
+    path.mkdir(parents=True)
+    (path / "model.tflite").write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     return path
 
 

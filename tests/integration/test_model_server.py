@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -31,9 +32,10 @@ tf.get_logger().setLevel("ERROR")
 from tensorflow.core.framework.tensor_pb2 import TensorProto  # noqa: E402
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel  # noqa: E402
 
-from model_server import tensors  # noqa: E402
 from model_server.grpc_services import create_server  # noqa: E402
-from model_server.versions import Model, Repository  # noqa: E402
+from model_server.repository import Repository  # noqa: E402
+from model_server.runtime import tensors  # noqa: E402
+from model_server.versions import Model  # noqa: E402
 from tests import saved_models  # noqa: E402  (needs TensorFlow)
 
 ROOT = Path(__file__).parents[2]
@@ -178,16 +180,25 @@ def test_call_without_a_deadline(client):
 
 @pytest.mark.parametrize("dtype", saved_models.NUMBERS, ids=lambda dtype: dtype.name)
 def test_every_number_dtype_there_and_back(client, dtype):
-    value = np.array([[0, 1], [1, 3]]).astype(dtype.as_numpy_dtype)
+    value = np.array([[0, 1], [1, 1 if dtype.name == "int2" else 3]]).astype(dtype.as_numpy_dtype)
     packed = tensor(dtype.as_datatype_enum, value.shape, tensor_content=value.tobytes())
     request = predict_request({}, signature=f"echo_{dtype.name}")
     request.inputs["value"].CopyFrom(packed)
     answer = client.predict(request).outputs["value"]
     assert not answer.tensor_content
-    np.testing.assert_array_equal(tf.make_ndarray(answer), value, strict=True)
+    understood = tf.io.parse_tensor(answer.SerializeToString(), dtype).numpy()
+    assert (understood.shape, understood.tobytes()) == (value.shape, value.tobytes())
 
     request.inputs["value"].CopyFrom(answer)  # and now in the typed fields
     assert client.predict(request).outputs["value"] == answer
+
+
+@pytest.mark.parametrize("name, value", [("qint8", -128), ("int4", -8), ("int2", -2)])
+def test_numbers_below_zero_of_dtypes_that_numpy_lacks(client, name, value):
+    dtype = {t.name: t for t in saved_models.NUMBERS}[name]
+    request = predict_request({}, signature=f"echo_{name}")
+    request.inputs["value"].CopyFrom(tensor(dtype.as_datatype_enum, (1,), int_val=[value]))
+    assert list(client.predict(request).outputs["value"].int_val) == [value]
 
 
 @pytest.mark.parametrize("value", [b"scalar", [[b"a", b""], [b"\xff", "ä".encode()]]])
@@ -562,7 +573,7 @@ def test_warmup_requests_are_run_before_a_version_is_available(saved, tmp_path, 
     def predict(self, request):
         seen.append((request, model.statuses()[0].state))
 
-    monkeypatch.setattr("model_server.runtime.SavedModel.predict", predict)
+    monkeypatch.setattr("model_server.runtime.servable.Servable.predict", predict)
     model.poll()
     assert seen == [(request, ModelVersionStatus.LOADING)] * 3
     assert model.statuses()[0].state == ModelVersionStatus.AVAILABLE
@@ -594,6 +605,32 @@ def test_damaged_warmup_file(saved, tmp_path, content, message):
     else:
         file.write_bytes(content)
     assert message in loaded(tmp_path / "scale" / "1").error.message
+
+
+SAVE_WITH_TF_TEXT = """
+import importlib.util, pathlib, sys
+import tensorflow as tf
+package = pathlib.Path(importlib.util.find_spec("tensorflow_text").origin).parent
+fold = tf.load_op_library(str(package / "python/ops/_normalize_ops.so")).case_fold_utf8
+module = tf.Module()
+module.fold = tf.function(
+    lambda text: {"folded": fold(text)},
+    input_signature=[tf.TensorSpec((None,), tf.string, "text")],
+)
+tf.saved_model.save(module, sys.argv[1], signatures=module.fold)
+"""
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("tensorflow_text"), reason="there is no TF Text for this system"
+)
+def test_operations_of_tf_text(tmp_path):
+    saving = [sys.executable, "-c", SAVE_WITH_TF_TEXT, tmp_path / "fold" / "1"]
+    subprocess.run(saving, check=True, capture_output=True)  # they stay unknown to this process
+    with serving(Model("fold", tmp_path / "fold")) as (_, client):
+        words = {"text": np.array(["Straße".encode()], object)}
+        answer = client.predict(predict_request(words, name="fold"))
+    assert list(answer.outputs["folded"].string_val) == [b"strasse"]
 
 
 # The process

@@ -14,9 +14,10 @@ import tensorflow as tf
 tf.get_logger().setLevel("ERROR")
 
 from model_server import config  # noqa: E402
-from model_server.batching import Batcher  # noqa: E402
 from model_server.config import BatchingParameters  # noqa: E402
-from model_server.runtime import SavedModel  # noqa: E402
+from model_server.runtime.batching import Batcher  # noqa: E402
+from model_server.runtime.servable import Servable  # noqa: E402
+from model_server.runtime.tensorflow_engine import TensorFlowEngine  # noqa: E402
 from tests.integration.test_model_server import (  # noqa: E402
     SECONDS,
     predict_request,
@@ -237,15 +238,15 @@ def test_empty_request_and_unknown_inputs_are_run_alone(model):
 
 def test_saved_model_with_batching(saved, monkeypatch):  # noqa: F811
     runs = []
-    run_alone = SavedModel._run_alone
+    run_alone = Servable._run_alone
 
     def recording(self, feeds, fetches, timeout):
         runs.append(sorted(feeds))
         return run_alone(self, feeds, fetches, timeout)
 
-    monkeypatch.setattr(SavedModel, "_run_alone", recording)
+    monkeypatch.setattr(Servable, "_run_alone", recording)
     parameters = BatchingParameters(max_batch_size=8, batch_timeout_micros=SOON * 4)
-    served = SavedModel(saved, batching=parameters)
+    served = Servable(TensorFlowEngine(saved), parameters)
 
     def ask(n):
         return served.predict(predict_request({"x": np.full((1, 3), n, np.float32)}))

@@ -18,7 +18,8 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig 
 
 from model_server import config  # noqa: E402
 from model_server.grpc_services import create_server  # noqa: E402
-from model_server.versions import LoadOptions, Repository  # noqa: E402
+from model_server.repository import Repository  # noqa: E402
+from model_server.versions import LoadOptions  # noqa: E402
 from tests.integration.test_model_server import (  # noqa: E402
     INVALID,
     NOT_FOUND,
@@ -275,13 +276,13 @@ def test_failed_load_is_tried_again_before_it_is_an_error(saved, tmp_path, serve
 
 
 def test_warmup_requests_are_run_as_often_as_told(three, monkeypatch):
-    from model_server.runtime import SavedModel
+    from model_server.runtime.servable import Servable
     from model_server.versions import Model
     from tests import saved_models
 
     saved_models.write_warmup(three / "scale" / "10", [predict_request()] * 2)
     calls = []
-    monkeypatch.setattr(SavedModel, "predict", lambda *request: calls.append(request))
+    monkeypatch.setattr(Servable, "predict", lambda *request: calls.append(request))
     for iterations, expected in [(3, 6), (0, 0)]:
         model = Model("scale", three / "scale", options=LoadOptions(warmup_iterations=iterations))
         model.poll()

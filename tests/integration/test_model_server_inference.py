@@ -20,7 +20,8 @@ from tensorflow.core.example.example_pb2 import Example  # noqa: E402
 
 from model_server import monitoring  # noqa: E402
 from model_server.grpc_services import create_server  # noqa: E402
-from model_server.versions import Model, Repository  # noqa: E402
+from model_server.repository import Repository  # noqa: E402
+from model_server.versions import Model  # noqa: E402
 from tests import saved_models  # noqa: E402  (needs TensorFlow)
 
 SECONDS = 10

@@ -66,7 +66,7 @@ def test_image_serves_with_tensorflows_version_by_default():
 
 
 def test_image_starts_the_model_server_with_flags_that_it_knows():
-    from model_server.__main__ import _parse
+    from model_server.flags import parse
 
     dockerfile = (ROOT / "Dockerfile.model").read_text()
     command = json.loads(re.search(r"^ENTRYPOINT (.*)$", dockerfile, re.M)[1])
@@ -76,7 +76,7 @@ def test_image_starts_the_model_server_with_flags_that_it_knows():
     ran = subprocess.run(
         [*shown, command[3], *extra], env=variables, capture_output=True, text=True, check=True
     )
-    module, flags = ran.stdout.splitlines()[:2], _parse(ran.stdout.splitlines()[2:])
+    module, flags = ran.stdout.splitlines()[:2], parse(ran.stdout.splitlines()[2:])
     assert module == ["-m", "model_server"]
     assert (flags.port, flags.rest_api_port, flags.model_name) == (8500, 8501, "starter")
     assert (flags.rest_api_num_threads, str(flags.model_base_path)) == (3, "/two words")

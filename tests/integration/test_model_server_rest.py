@@ -29,9 +29,12 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto  # noqa: E402
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo  # noqa: E402
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse  # noqa: E402
 
-from model_server import monitoring, rest_requests, rest_responses  # noqa: E402
-from model_server.rest import RestApi, RestServer  # noqa: E402
-from model_server.versions import Model, Repository  # noqa: E402
+from model_server import monitoring  # noqa: E402
+from model_server.repository import Repository  # noqa: E402
+from model_server.rest import requests as rest_requests  # noqa: E402
+from model_server.rest import responses as rest_responses  # noqa: E402
+from model_server.rest.server import RestApi, RestServer  # noqa: E402
+from model_server.versions import Model  # noqa: E402
 from tests import saved_models  # noqa: E402  (needs TensorFlow)
 from tests.integration.test_model_server import ended_in_any_case, start  # noqa: E402
 

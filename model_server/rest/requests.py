@@ -24,7 +24,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
 from model_server import errors
-from model_server.rest_responses import decimal, dtype_name
+from model_server.rest.responses import decimal, dtype_name
 
 LONGEST_QUOTE = 1024  # characters of a JSON value in an error message
 

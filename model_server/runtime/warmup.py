@@ -6,13 +6,14 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from model_server import errors, inference, monitoring
-from model_server.runtime import SavedModel
+from model_server import errors, monitoring
+from model_server.runtime import inference
+from model_server.runtime.servable import Servable
 
 LARGEST = 1000  # records; TensorFlow Serving takes no more either
 
 
-def replay(model: SavedModel, path: Path, iterations: int = 1) -> int:
+def replay(model: Servable, path: Path, iterations: int = 1) -> int:
     """Run the requests in assets.extra/tf_serving_warmup_requests, if the SavedModel has that file.
 
     Each is run `iterations` times. Returns how many there are, 0 where none is run. Raises
@@ -25,7 +26,7 @@ def replay(model: SavedModel, path: Path, iterations: int = 1) -> int:
         return _replay(model, file, iterations)
 
 
-def _replay(model: SavedModel, file: Path, iterations: int) -> int:
+def _replay(model: Servable, file: Path, iterations: int) -> int:
     number = 0
     try:
         for number, record in enumerate(tf.data.TFRecordDataset(str(file)).as_numpy_iterator(), 1):
@@ -47,7 +48,7 @@ def _replay(model: SavedModel, file: Path, iterations: int) -> int:
     return number
 
 
-def _run(model: SavedModel, log: PredictionLog) -> None:
+def _run(model: Servable, log: PredictionLog) -> None:
     match log.WhichOneof("log_type"):
         case "predict_log":
             model.predict(log.predict_log.request)

@@ -25,15 +25,15 @@ from tensorflow_serving.apis.regression_pb2 import (
 )
 
 from model_server import errors
-from model_server.runtime import DEFAULT_SIGNATURE, SavedModel
+from model_server.runtime.servable import DEFAULT_SIGNATURE, Servable
 
 
 def classify(
-    model: SavedModel, request: ClassificationRequest, timeout: float = math.inf
+    model: Servable, request: ClassificationRequest, timeout: float = math.inf
 ) -> ClassificationResponse:
     """Answer a ClassificationRequest within `timeout` seconds. Raises tf.errors.OpError.
 
-    As with SavedModel.predict, who knows the version adds it to the answer's model_spec.
+    As with Servable.predict, who knows the version adds it to the answer's model_spec.
     """
     signature = _signature(model, request.model_spec, "No signature was found with the name: ")
     feed, fetches = _classification_tensors(signature)
@@ -46,7 +46,7 @@ def classify(
 
 
 def regress(
-    model: SavedModel, request: RegressionRequest, timeout: float = math.inf
+    model: Servable, request: RegressionRequest, timeout: float = math.inf
 ) -> RegressionResponse:
     """Answer a RegressionRequest; see `classify`."""
     signature = _signature(model, request.model_spec, "No signature was found with the name: ")
@@ -60,7 +60,7 @@ def regress(
 
 
 def multi_inference(
-    model: SavedModel, request: MultiInferenceRequest, timeout: float = math.inf
+    model: Servable, request: MultiInferenceRequest, timeout: float = math.inf
 ) -> MultiInferenceResponse:
     """Answer several classifications and regressions of the same examples in one run of the graph.
 
@@ -119,7 +119,7 @@ def serialized_examples(given: Input) -> list[bytes]:
     return [context + example.SerializeToString() for example in examples]
 
 
-def _signature(model: SavedModel, spec: ModelSpec, complaint: str) -> SignatureDef:
+def _signature(model: Servable, spec: ModelSpec, complaint: str) -> SignatureDef:
     name = spec.signature_name or DEFAULT_SIGNATURE
     if name not in model.signatures.signature_def:
         raise errors.InvalidArgument(complaint + name)
@@ -163,7 +163,7 @@ def _regression_tensors(signature: SignatureDef) -> tuple[str, list[str]]:
 
 
 def _run(
-    model: SavedModel, feeds: set[str], fetches: list[str], examples: list[bytes], timeout: float
+    model: Servable, feeds: set[str], fetches: list[str], examples: list[bytes], timeout: float
 ) -> dict[str, np.ndarray]:
     """Feed the examples to each tensor; return the fetched arrays by tensor name."""
     array = np.array(examples, dtype=object)

@@ -13,6 +13,11 @@ from model_server import errors
 LARGEST = 2**31 - 1
 _STRING = 24  # bytes of an empty string in TensorFlow's memory
 
+_kinds = tf.dtypes.experimental
+_NARROW = (_kinds.int2, _kinds.int4, _kinds.uint2, _kinds.uint4)  # each in a byte of its own
+_FLOAT8 = (_kinds.float8_e5m2, _kinds.float8_e4m3fn, _kinds.float8_e4m3fnuz,
+               _kinds.float8_e4m3b11fnuz, _kinds.float8_e5m2fnuz)  # fmt: skip
+
 # Each dtype's field in TensorProto and, where the field stores something else, the view to take.
 _FIELDS = {
     tf.float32: ("float_val", None),
@@ -31,6 +36,13 @@ _FIELDS = {
     tf.complex64: ("scomplex_val", np.float32),
     tf.complex128: ("dcomplex_val", np.float64),
     tf.string: ("string_val", None),
+    tf.qint8: ("int_val", np.int8),
+    tf.quint8: ("int_val", np.uint8),
+    tf.qint16: ("int_val", np.int16),
+    tf.quint16: ("int_val", np.uint16),
+    tf.qint32: ("int_val", np.int32),
+    **dict.fromkeys(_NARROW, ("int_val", None)),
+    **dict.fromkeys(_FLOAT8, ("float8_val", None)),  # the one field that is bytes, not numbers
 }
 _DTYPES = {dtype.as_datatype_enum: dtype for dtype in _FIELDS}
 
@@ -63,7 +75,7 @@ def read(proto: TensorProto) -> np.ndarray:
         tensor = tf.io.parse_tensor(proto.SerializeToString(), dtype)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError("no valid TensorProto") from error
-    return np.asarray(tensor.numpy(), dtype=dtype.as_numpy_dtype)
+    return as_array(tensor.numpy(), dtype)
 
 
 def write(array: np.ndarray, proto: TensorProto) -> None:
@@ -80,4 +92,19 @@ def write(array: np.ndarray, proto: TensorProto) -> None:
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     values = np.ascontiguousarray(array).ravel()
+    if dtype in _FLOAT8:
+        proto.float8_val = values.tobytes()
+        return
+    if dtype in _NARROW:
+        values = values.astype(np.int8)
     getattr(proto, field).extend((values if view is None else values.view(view)).tolist())
+
+
+def as_array(value: object, dtype: tf.DType) -> np.ndarray:
+    """Return what TensorFlow gives for a tensor as an array that knows its dtype.
+
+    A scalar comes bare, and a quantized tensor as the integers it is made of.
+    """
+    if dtype.is_quantized:
+        value = np.asarray(value).view(dtype.as_numpy_dtype)
+    return np.asarray(value, dtype=dtype.as_numpy_dtype)

@@ -15,7 +15,8 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationResult
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 from tensorflow_serving.apis.regression_pb2 import RegressionResult
 
-from model_server import errors, tensors
+from model_server import errors
+from model_server.runtime import tensors
 
 _INDENT = "    "
 _WRITTEN = (

@@ -23,9 +23,10 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 from waitress import wasyncore
 
-from model_server import errors, monitoring, rest_requests, rest_responses
+from model_server import errors, monitoring
 from model_server.calls import Calls
-from model_server.versions import Repository
+from model_server.repository import Repository
+from model_server.rest import requests, responses
 
 LARGEST_BODY = 2**31 - 1  # bytes
 LARGEST_UNZIPPED = 100 * 2**20  # bytes, of a body that comes compressed
@@ -93,7 +94,7 @@ class RestApi:
         try:
             parts = urlsplit(uri)
         except ValueError:  # as in http://[
-            return HTTPStatus.BAD_REQUEST, [_JSON], rest_responses.write_error("Malformed URI")
+            return HTTPStatus.BAD_REQUEST, [_JSON], responses.write_error("Malformed URI")
         if parts.path == self._metrics_path:
             return HTTPStatus.OK, [("Content-Type", "text/plain")], monitoring.page()
         if not parts.path.lower().startswith("/v1/"):
@@ -106,13 +107,13 @@ class RestApi:
             return HTTPStatus.OK, headers, self._call(method, path, environ)
         except tf.errors.OpError as error:
             status = _STATUSES.get(error.error_code, HTTPStatus.INTERNAL_SERVER_ERROR)
-            return status, headers, rest_responses.write_error(error.message)
+            return status, headers, responses.write_error(error.message)
         except RecursionError:
-            message = rest_responses.write_error("JSON Parse error: Nested too deeply.")
+            message = responses.write_error("JSON Parse error: Nested too deeply.")
             return HTTPStatus.BAD_REQUEST, headers, message
         except Exception:  # a mistake of ours ends this request, not the server
             _log.exception("%s %s could not be answered", method, uri)
-            message = rest_responses.write_error("Internal error; the server's log says more")
+            message = responses.write_error("Internal error; the server's log says more")
             return HTTPStatus.INTERNAL_SERVER_ERROR, headers, message
 
     def _call(self, method: str, path: str, environ: dict) -> str:
@@ -133,29 +134,29 @@ class RestApi:
             run = {"predict": self._predict, "classify": self._classify, "regress": self._regress}
             if call not in run:  # the path's case does not matter, but that of its verb
                 raise errors.InvalidArgument(f"Malformed request: {method} {path}")
-            return run[call](spec, rest_requests.parse(_body(environ)))
+            return run[call](spec, requests.parse(_body(environ)))
 
     def _predict(self, spec: ModelSpec, document: dict) -> str:
         request = PredictRequest(model_spec=spec)
-        rest_requests.fill_signature(document, request)
+        requests.fill_signature(document, request)
         inputs = self._calls.signature_inputs(request.model_spec)
-        in_rows = rest_requests.fill_inputs(document, inputs, request)
+        in_rows = requests.fill_inputs(document, inputs, request)
         response = self._calls.predict(request, self._timeout)
         if in_rows:
-            return rest_responses.write_rows(response)
-        return rest_responses.write_columns(response)
+            return responses.write_rows(response)
+        return responses.write_columns(response)
 
     def _classify(self, spec: ModelSpec, document: dict) -> str:
         request = ClassificationRequest(model_spec=spec)
-        rest_requests.fill_signature(document, request)
-        rest_requests.fill_examples(document, request)
-        return rest_responses.write_classes(self._calls.classify(request, self._timeout).result)
+        requests.fill_signature(document, request)
+        requests.fill_examples(document, request)
+        return responses.write_classes(self._calls.classify(request, self._timeout).result)
 
     def _regress(self, spec: ModelSpec, document: dict) -> str:
         request = RegressionRequest(model_spec=spec)
-        rest_requests.fill_signature(document, request)
-        rest_requests.fill_examples(document, request)
-        return rest_responses.write_values(self._calls.regress(request, self._timeout).result)
+        requests.fill_signature(document, request)
+        requests.fill_examples(document, request)
+        return responses.write_values(self._calls.regress(request, self._timeout).result)
 
     def _metadata(self, spec: ModelSpec) -> str:
         request = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
