@@ -110,7 +110,7 @@ def _open_repository(flags: argparse.Namespace) -> "Repository":
     from model_server.versions import LoadOptions
 
     options = LoadOptions(
-        open_engine=_engine(flags),
+        open_engine=engine(flags),
         batching=(
             config.read_batching_parameters(flags.batching_parameters_file)
             if flags.enable_batching
@@ -136,15 +136,31 @@ def _open_repository(flags: argparse.Namespace) -> "Repository":
     return repository
 
 
-def _engine(flags: argparse.Namespace) -> "Callable[[Path], Engine]":
+def engine(flags: argparse.Namespace) -> "Callable[[Path], Engine]":
     """Return what opens a version's folder to run it."""
-    if flags.use_tflite_model:
-        from model_server.runtime.tflite_engine import TfLiteEngine
+    bfloat16 = flags.mixed_precision == "bfloat16"
+    if flags.runtime == "openvino":
+        try:
+            from model_server.runtime.openvino_engine import OpenVinoEngine
+        except ModuleNotFoundError:
+            fail("--runtime=openvino needs OpenVINO, which is not installed: pip install openvino")
+        threads = flags.tensorflow_intra_op_parallelism or flags.tensorflow_session_parallelism
+        load = partial(
+            OpenVinoEngine, tags=flags.saved_model_tags, bfloat16=bfloat16, threads=threads
+        )
+    else:
+        from model_server.runtime.tensorflow_engine import TensorFlowEngine
 
-        return TfLiteEngine
-    from model_server.runtime.tensorflow_engine import TensorFlowEngine
+        load = partial(TensorFlowEngine, tags=flags.saved_model_tags, bfloat16=bfloat16)
+    if not flags.prefer_tflite_model:
+        return load
+    from model_server.runtime import tflite_engine
 
-    return partial(TensorFlowEngine, tags=flags.saved_model_tags)
+    return lambda path: (
+        tflite_engine.TfLiteEngine(path)
+        if (path / tflite_engine.FILE_NAME).exists()
+        else load(path)
+    )
 
 
 def _refuse_taken_port(port: int, flag: str) -> None:

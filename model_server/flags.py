@@ -92,9 +92,23 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     )
     add("--batching_parameters_file", type=Path, help="text-format BatchingParameters")
     switch(
-        "--use_tflite_model",
+        "--prefer_tflite_model",
+        "--use_tflite_model",  # as it was called before
         default=False,
-        help="serve model.tflite of a version's folder instead of its SavedModel",
+        help="serve model.tflite, where a version's folder has one, instead of its SavedModel",
+    )
+    add(
+        "--runtime",
+        choices=("tensorflow", "openvino"),
+        default="tensorflow",
+        help="what runs SavedModels (tensorflow); openvino, a package to add, is faster on CPUs",
+    )
+    add(
+        "--mixed_precision",
+        choices=("", "bfloat16"),
+        default="",
+        help="bfloat16: compute with it where the processor can, twice as fast or more and good to "
+        "two or three digits",
     )
     number(
         "--tensorflow_session_parallelism",

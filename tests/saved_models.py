@@ -134,6 +134,36 @@ def save_half_plus_two_of_tensorflow_2(path: Path) -> Path:
     return path
 
 
+def save_pixels(path: Path) -> Path:
+    """Save a model whose signatures share their one weight, the last of them out of strings.
+
+    serving_default: x (-1, 2, 2, 3) float32 -> scores (-1, 3), twice the means, and total (-1);
+    of_bytes: x (-1, 2, 2, 3) uint8 -> scores (-1, 3), of x / 127.5 - 1;
+    of_text: x (-1,) string -> length (-1,) int32.
+    """
+    module = tf.Module()
+    module.factors = tf.Variable(2.0 * tf.eye(3))
+
+    def scores(x):
+        return tf.reduce_mean(x, axis=(1, 2)) @ module.factors
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32, "x")])
+    def of_floats(x):
+        return {"scores": scores(x), "total": tf.reduce_sum(scores(x), axis=1)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.uint8, "x")])
+    def of_bytes(x):
+        return {"scores": scores(tf.cast(x, tf.float32) / 127.5 - 1)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "x")])
+    def of_text(x):
+        return {"length": tf.strings.length(x)}
+
+    signatures = {"serving_default": of_floats, "of_bytes": of_bytes, "of_text": of_text}
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    return path
+
+
 def save_scale_for_lite(path: Path, signature: str = "") -> Path:
     """Save 2 * x as model.tflite; `signature`, x -> y, is stored as TensorFlow Serving reads it.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import RunOptions
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
@@ -23,14 +24,27 @@ from model_server.runtime import tensors
 class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
-    def __init__(self, path: Path, tags: Collection[str] = (tf.saved_model.SERVING,)):
-        """Load the graph with these tags. Raises tf.errors.OpError or what TensorFlow raises."""
+    def __init__(
+        self,
+        path: Path,
+        tags: Collection[str] = (tf.saved_model.SERVING,),
+        *,
+        bfloat16: bool = False,
+    ):
+        """Load the graph with these tags; with `bfloat16`, compute with it where that is faster.
+
+        Raises tf.errors.OpError or what TensorFlow raises.
+        """
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
                 ". Check that the directory exists and that you have the right permissions for "
                 "accessing it.",
             )
+        self._options = tf.compat.v1.ConfigProto()
+        if bfloat16:
+            rewriting = self._options.graph_options.rewrite_options
+            rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
         self.signatures = SignatureDefMap()  # copies: the rest of what is loaded is let go
         try:
             self._load(path, list(tags))
@@ -70,7 +84,7 @@ class TensorFlowEngine:
 
     def _load(self, path: Path, tags: list[str]) -> None:
         self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph)
+        self._session = tf.compat.v1.Session(graph=self._graph, config=self._options)
         try:
             with self._graph.as_default():
                 loaded = tf.compat.v1.saved_model.load(self._session, tags, str(path))

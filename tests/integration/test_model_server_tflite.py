@@ -10,8 +10,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf  # noqa: F401
 
+from model_server.__main__ import engine
 from model_server.config import BatchingParameters, VersionPolicy
 from model_server.flags import parse
+from model_server.runtime.tensorflow_engine import TensorFlowEngine
 from model_server.runtime.tflite_engine import TfLiteEngine
 from model_server.versions import LoadOptions, Model
 from tests import saved_models
@@ -90,5 +92,10 @@ def test_version_without_a_model_is_not_served(tmp_path, content, message):
     assert message in status.error.message
 
 
-def test_flag():
-    assert parse(["--model_base_path=/models", "--use_tflite_model=true"]).use_tflite_model
+@pytest.mark.parametrize("flag", ["--prefer_tflite_model", "--use_tflite_model=true"])
+def test_flag(tmp_path, flag):
+    saved_models.save_scale_for_lite(tmp_path / "lite" / "1")
+    saved_models.save_scale(tmp_path / "whole" / "1")
+    open_engine = engine(parse([f"--model_base_path={tmp_path}", flag]))
+    assert isinstance(open_engine(tmp_path / "lite" / "1"), TfLiteEngine)
+    assert isinstance(open_engine(tmp_path / "whole" / "1"), TensorFlowEngine)
