@@ -40,8 +40,10 @@ GATEWAY = stages(DOCKERFILES[0])["gateway"]
 SHIPPED = {
     "gateway": GATEWAY,
     "model-server": stages(DOCKERFILES[1])["model-server"],
+    "openvino": stages(DOCKERFILES[1])["openvino"],
     "serving": stages(DOCKERFILES[1])["serving"],
 }
+MODEL_SERVERS = ("model-server", "openvino", "serving")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 
@@ -85,9 +87,8 @@ def test_image_runs_as_a_number_and_says_how_it_is(name):
 def test_ports_are_the_same_everywhere():
     assert of(GATEWAY, "EXPOSE") == ["9696 9697"]
     assert "127.0.0.1:9697/livez" in of(GATEWAY, "HEALTHCHECK")[0]
-    assert (
-        of(SHIPPED["serving"], "EXPOSE") == of(SHIPPED["model-server"], "EXPOSE") == ["8500 8501"]
-    )
+    for name in MODEL_SERVERS:
+        assert of(SHIPPED[name], "EXPOSE") == ["8500 8501"]
     assert SERVICES["gateway"]["environment"]["GATEWAY_MODEL_ADDRESS"] == "model:8500"
     assert SERVICES["balancer"]["ports"] == ["${GATEWAY_PORT:-9696}:9696"]
     balancer = (ROOT / "compose/haproxy.cfg").read_text()
@@ -102,6 +103,15 @@ def test_both_model_servers_start_alike():
     for file in re.findall(r'/config/([^"]+)', " ".join(of(own, "CMD") + of(own, "HEALTHCHECK"))):
         assert (ROOT / "serving" / file).exists()
     assert [rest for rest in of(own, "COPY") if rest.startswith("serving ")] == ["serving /config"]
+
+
+def test_openvinos_server_starts_as_in_the_cluster():
+    component = yaml.safe_load((ROOT / "k8s/components/openvino/model.yaml").read_text())
+    [container] = component["spec"]["template"]["spec"]["containers"]
+    flags = json.loads(of(SHIPPED["openvino"], "CMD")[0])
+    limited = ',"INFERENCE_NUM_THREADS":"$(CPU_LIMIT)"'
+    assert sorted(flags) == sorted(a.replace(limited, "") for a in container["args"])
+    assert of(SHIPPED["openvino"], "HEALTHCHECK") == of(SHIPPED["serving"], "HEALTHCHECK")
 
 
 def test_a_batch_takes_what_one_request_may_bring():
@@ -126,8 +136,7 @@ def test_compose_builds_what_is_there():
         dockerfile = ROOT / build["dockerfile"]
         declared = re.findall(r"^ARG (\w+)", dockerfile.read_text(), re.M)
         assert build["args"].keys() <= set(declared)
-    targets = set(stages(ROOT / "Dockerfile.model"))
-    assert {"serving", "model-server"} <= targets
+    assert set(MODEL_SERVERS) <= set(stages(ROOT / "Dockerfile.model"))
     assert SERVICES["model"]["build"]["target"] == "${MODEL_TARGET:-serving}"
 
 

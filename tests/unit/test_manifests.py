@@ -199,7 +199,7 @@ def test_probes_ask_ports_that_there_are(choice):
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             match container(spec)[probe]:
                 case {"httpGet": {"port": port}}:
-                    assert port == "admin" and port in numbers
+                    assert port in {"admin", "rest"} & numbers.keys()
                 case {"grpc": {"port": number}}:  # Kubernetes knows no names here
                     assert number == numbers["grpc"]
                 case other:
@@ -272,8 +272,13 @@ def test_requests_and_limits_are_set_and_threads_follow_the_limit(choice):
         assert {"cpu", "memory"} <= resources["requests"].keys() & resources["limits"].keys()
         if labels[NAME] == "model":
             arguments = container(spec)["args"]
-            for flag in ("intra", "inter"):
-                assert f"--tensorflow_{flag}_op_parallelism=$(CPU_LIMIT)" in arguments
+            if "openvino" in choice:
+                [config] = [a for a in arguments if a.startswith("--plugin_config=")]
+                threads = json.loads(config.partition("=")[2])["INFERENCE_NUM_THREADS"]
+                assert threads == "$(CPU_LIMIT)"
+            else:
+                for flag in ("intra", "inter"):
+                    assert f"--tensorflow_{flag}_op_parallelism=$(CPU_LIMIT)" in arguments
             [limit] = [e["valueFrom"] for e in container(spec)["env"] if e["name"] == "CPU_LIMIT"]
             assert limit == {"resourceFieldRef": {"resource": "limits.cpu"}}
 
