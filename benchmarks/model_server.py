@@ -9,8 +9,6 @@ JSON with the machine it came from.
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,13 +16,12 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import grpc
 
-from benchmarks.common import describe_machine, spread
+from benchmarks.common import run, spread, write
 from benchmarks.models import BATCH, ROOT, direct, make_request, save_models, time_calls
 
 CLIENTS = 16
@@ -189,9 +186,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="some of the measurements")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "model_server.json")
     options = parser.parse_args()
-    result = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
+    about = {
         "settings": {
             "clients": CLIENTS,
             "batching": " ".join(BATCHING.split()),
@@ -211,12 +206,7 @@ def main() -> None:
             "start": lambda: measure_start(folder, rounds),
             "memory": lambda: measure_memory(folder, options.requests),
         }
-        for step in options.only or steps:
-            result[step] = steps[step]()
-            print(step, json.dumps(result[step], indent=1), flush=True)
-    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    print(json.dumps(result["machine"], indent=1))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write(run(steps, options.only) | about, options.output)
 
 
 if __name__ == "__main__":
