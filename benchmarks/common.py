@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float], digits: int = 3) -> dict[str, float]:
     """Return median, least and most."""
     return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
+        "median": round(statistics.median(values), digits),
+        "least": round(min(values), digits),
+        "most": round(max(values), digits),
     }
 
 
