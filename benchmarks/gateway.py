@@ -13,7 +13,6 @@ import argparse
 import http.client
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +28,7 @@ import numpy as np
 import psutil
 from PIL import Image, ImageFilter
 
-from benchmarks.common import describe_machine, spread
+from benchmarks.common import run, spread, write
 from gateway.images import decode, decode_and_prepare, open_picture
 from tutorial import services
 from tutorial.processes import free_port, start_server
@@ -341,9 +339,7 @@ def main() -> None:
     if options.floor:
         return work_on_pictures(options.floor)
 
-    result = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
+    about = {
         "settings": {"rounds": options.rounds, "requests": options.requests},
         "aims": AIMS,
     }
@@ -356,11 +352,7 @@ def main() -> None:
             "memory": lambda: measure_memory(folder),
             "start": lambda: measure_start(folder, options.rounds),
         }
-        for step in options.only or steps:
-            result[step] = steps[step]()
-            print(step, json.dumps(result[step], indent=1), flush=True)
-    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write(run(steps, options.only) | about, options.output)
 
 
 if __name__ == "__main__":

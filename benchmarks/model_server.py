@@ -1,38 +1,30 @@
 """Measure the model server against the same SavedModel called directly, on this machine.
 
-    python benchmarks/model_server.py [--rounds=5] [--seconds=20] [--output=FILE.json]
+    python -m benchmarks.model_server [--rounds=5] [--seconds=20] [--output=FILE.json]
 
-The model is the full-size Xception of tf_keras.applications with random weights from a fixed seed.
+The model is the full-size Xception with random weights of benchmarks.models.
 What counts are ratios and differences: both sides of each are measured in turn, round after round,
 so that a machine that is slow for a while is slow for both. Everything is printed, and written as
 JSON with the machine it came from.
 """
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import grpc
-import numpy as np
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-from common import describe_machine, spread
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from benchmarks.common import run, spread, write
+from benchmarks.models import BATCH, ROOT, direct, make_request, save_models, time_calls
 
-ROOT = Path(__file__).resolve().parents[1]
-IMAGE = (299, 299, 3)  # as float32: 1,072,812 bytes
-CLIENTS, BATCH = 16, 8
+CLIENTS = 16
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 BATCHING = f"""
 max_batch_size {{ value: {BATCH} }}
@@ -45,92 +37,6 @@ AIMS = {
     "start": "ready at most 10 s after the command, warm-up included",
     "memory": "flat after 10,000 requests",
 }
-
-
-# The other side: run in a process of its own, because it needs TensorFlow and Keras
-
-
-def save_models(folder: Path) -> None:
-    """Save `xception`, with a warm-up file, and `mean`, which does next to nothing.
-
-    Prints the name of the former's input.
-    """
-    import tensorflow as tf
-    import tf_keras
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-
-    tf_keras.utils.set_random_seed(1)
-    model = tf_keras.applications.Xception(
-        weights=None, classes=10, classifier_activation=None, input_shape=IMAGE
-    )
-    model.export(folder / "xception" / "1")
-    loaded = tf.saved_model.load(folder / "xception" / "1").signatures["serving_default"]
-    [name] = loaded.structured_input_signature[1]
-    print(name)
-    extra = folder / "xception" / "1" / "assets.extra"
-    extra.mkdir()
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for size in (1, BATCH):
-            log = PredictionLog()
-            log.predict_log.request.CopyFrom(make_request("xception", name, size))
-            writer.write(log.SerializeToString())
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE), tf.float32, "x")])
-    def mean(x):
-        return {"mean": tf.reduce_mean(x, axis=(1, 2, 3))}
-
-    tf.saved_model.save(tf.Module(), folder / "mean" / "1", signatures=mean)
-
-
-def call_directly(path: Path) -> None:
-    """Answer commands on stdin: "SIZE SECONDS" prints how long each call took in that time."""
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(path).signatures["serving_default"]
-    [name] = signature.structured_input_signature[1]
-
-    def call(images: np.ndarray) -> None:
-        for value in signature(**{name: tf.constant(images)}).values():
-            value.numpy()
-
-    images = {size: make_images(size) for size in (1, BATCH)}
-    for batch in images.values():
-        call(batch)
-    for line in sys.stdin:
-        size, seconds = line.split()
-        print(json.dumps(time_calls(partial(call, images[int(size)]), float(seconds))), flush=True)
-
-
-# This side: the server, its clients, the report
-
-
-def make_images(size: int) -> np.ndarray:
-    """Return `size` images of noise, between -1 and 1."""
-    return np.random.default_rng(1).uniform(-1, 1, (size, *IMAGE)).astype(np.float32)
-
-
-def make_request(model: str, name: str, size: int) -> PredictRequest:
-    """Return a request with `size` images."""
-    request = PredictRequest()
-    request.model_spec.name = model
-    tensor = request.inputs[name]
-    tensor.dtype = 1  # DT_FLOAT
-    for length in (size, *IMAGE):
-        tensor.tensor_shape.dim.add(size=length)
-    tensor.tensor_content = make_images(size).tobytes()
-    return request
-
-
-def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
-    """Call once, and again for so many seconds; return how long each call took."""
-    times, end = [], time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        call()
-        ended = time.perf_counter()
-        times.append(ended - started)
-        if ended >= end:
-            return times
 
 
 @contextmanager
@@ -156,27 +62,6 @@ def serve(model: str, folder: Path, *flags: str):
         channel.close()
     finally:
         process.terminate()
-        process.wait()
-
-
-@contextmanager
-def direct(model: str, folder: Path):
-    """Start the process that calls the model directly; yield a function that lets it, its id."""
-    command = [sys.executable, __file__, "--direct", str(folder / model / "1")]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-
-    def run(size: int, seconds: float) -> list[float]:
-        process.stdin.write(f"{size} {seconds}\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
-
-    try:
-        run(1, 0)  # loaded, and its operations have been run once
-        yield run, process.pid
-    finally:
-        process.stdin.close()
         process.wait()
 
 
@@ -214,7 +99,7 @@ def measure_throughput(folder: Path, name: str, rounds: int, seconds: float) -> 
     found, images = [], {"direct": 0, "server": 0}
     with (
         serve("xception", folder, *flags) as (channel, server, _),
-        direct("xception", folder) as (call, caller),
+        direct(folder / "xception/1") as (call, caller),
     ):
         ask_from_all_clients(channel, message, 0)
         processes = {"direct": caller, "server": server}
@@ -248,7 +133,7 @@ def measure_overhead(folder: Path, model: str, name: str, rounds: int, seconds: 
     """Compare how long one image takes: one client of the server, and a direct call."""
     message = make_request(model, name, 1).SerializeToString()
     found = []
-    with serve(model, folder) as (channel, _, _), direct(model, folder) as (call, _):
+    with serve(model, folder) as (channel, _, _), direct(folder / model / "1") as (call, _):
         predict = partial(channel.unary_unary(PREDICT), message, timeout=60)
         predict()
         for _ in range(rounds):
@@ -300,17 +185,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="for the memory")
     parser.add_argument("--only", nargs="*", help="some of the measurements")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "model_server.json")
-    parser.add_argument("--direct", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.direct:
-        return call_directly(options.direct)
-    if options.save:
-        return save_models(options.save)
-
-    result = {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
+    about = {
         "settings": {
             "clients": CLIENTS,
             "batching": " ".join(BATCHING.split()),
@@ -322,9 +198,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rounds, seconds = options.rounds, options.seconds
-        save = [sys.executable, __file__, "--save", folder]
-        output = subprocess.run(save, check=True, capture_output=True, text=True).stdout
-        x = output.split()[-1]
+        x = save_models(folder)
         steps = {
             "throughput": lambda: measure_throughput(folder, x, rounds, seconds),
             "overhead": lambda: measure_overhead(folder, "xception", x, rounds, seconds),
@@ -332,12 +206,7 @@ def main() -> None:
             "start": lambda: measure_start(folder, rounds),
             "memory": lambda: measure_memory(folder, options.requests),
         }
-        for step in options.only or steps:
-            result[step] = steps[step]()
-            print(step, json.dumps(result[step], indent=1), flush=True)
-    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    print(json.dumps(result["machine"], indent=1))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write(run(steps, options.only) | about, options.output)
 
 
 if __name__ == "__main__":

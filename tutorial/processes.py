@@ -12,8 +12,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tutorial import TutorialError
 
@@ -37,6 +40,12 @@ class Server:
     def exit_code(self) -> int | None:
         """The server's exit code (128 + N if signal N ended it), None while it runs."""
         return self.supervisor.poll()
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the server and its children have taken so far, the system's too."""
+        processes = psutil.Process(self.supervisor.pid).children(recursive=True)
+        times = [process.cpu_times() for process in processes]
+        return sum(each.user + each.system for each in times)
 
     def stop(self) -> None:
         """End the server and its children, and return when they are gone; twice does no harm."""
@@ -119,8 +128,17 @@ def wait_until(
 
 def free_port() -> int:
     """Return a TCP port on which nothing listens on this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    [port] = free_ports(1)
+    return port
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many different ports on which nothing listens on this machine."""
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def port_open(port: int, host: str = "127.0.0.1") -> bool:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 
-from tutorial.processes import Server, free_port, port_open, start_server
+from tutorial.processes import Server, free_port, free_ports, port_open, start_server
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -103,6 +104,24 @@ def start_gateway(
             **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
         },
     )
+
+
+def start_gateways(count: int, **options: object) -> dict[str, Server]:
+    """Run several gateways in front of one model; return the address of each, and its server.
+
+    They start side by side; `options` are `start_gateway`'s.
+    """
+    ports = free_ports(2 * count)
+
+    def start(number: int) -> Server:
+        port, admin_port = ports[2 * number : 2 * number + 2]
+        return start_gateway(port, admin_port=admin_port, name=f"gateway-{number + 1}", **options)
+
+    with ThreadPoolExecutor(count) as pool:
+        servers = list(pool.map(start, range(count)))
+    return {
+        f"http://127.0.0.1:{port}": server for port, server in zip(ports[::2], servers, strict=True)
+    }
 
 
 def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from tests.load import TEAL, png
 from tests.model_process import ModelProcess
+from tests.pictures import TEAL, png
 from tutorial import services
 from tutorial.processes import free_port
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.load import png
+from tests.pictures import png
 from tutorial import services
 from tutorial.processes import free_port, port_open, start_server, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tutorial import TutorialError
-from tutorial.processes import free_port, port_open, start_server, wait_until
+from tutorial.processes import free_port, free_ports, port_open, start_server, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,6 +256,20 @@ def test_free_port_and_port_open():
     assert not port_open(port)
     with socket.create_server(("127.0.0.1", port)):
         assert port_open(port)
+
+
+def test_free_ports_differ():
+    assert len(set(free_ports(50))) == 50
+
+
+def test_cpu_seconds_count_the_children_of_a_server(start, tmp_path):
+    busy = (
+        "import os; os.fork(); print('runs', flush=True)\nwhile sum(os.times()[:2]) < 0.3: pass\n"
+    )
+    command = [sys.executable, "-c", busy + "import time; time.sleep(60)"]
+    with start_server("busy", command, ready=lambda: True, log=tmp_path / "log") as server:
+        wait_until(lambda: server.cpu_seconds() > 0.5, timeout=20, what="both to have worked")
+        assert server.cpu_seconds() < 1
 
 
 def test_wait_until_asks_until_it_is_so():

@@ -13,7 +13,7 @@ import psutil
 import requests
 
 from tests.integration.test_gateway_process import processes_of
-from tests.load import png, upload
+from tests.pictures import png, upload
 from tutorial import services
 from tutorial.processes import free_port
 

@@ -10,8 +10,6 @@ import re
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,9 +20,10 @@ import pytest
 import requests
 
 from tests.integration.test_gateway_process import processes_of
-from tests.load import png, upload
 from tests.model_process import ModelProcess
+from tests.pictures import png, upload
 from tutorial import services
+from tutorial.load import Result, form, measure
 from tutorial.processes import free_port, wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
@@ -75,16 +74,11 @@ def start(contract_file) -> Iterator:
         model.kill()
 
 
-def run_load(gateway: Gateway, **options: float) -> list[list[float]]:
-    """What tests.load measured: [begun, took, status] for each request."""
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    return json.loads(
-        subprocess.check_output(
-            [sys.executable, "-m", "tests.load", str(gateway.port), *flags],
-            cwd=services.ROOT,
-            timeout=options["seconds"] + 40,
-        )
-    )
+def run_load(gateway: Gateway, **options: float) -> Result:
+    """What callers meet who send a small picture again and again."""
+    body, content_type = form(png())
+    address = f"{gateway.address}/predict"
+    return measure(address, body, content_type=content_type, arrivals="even", **options)
 
 
 @contextmanager
@@ -107,26 +101,26 @@ def watching(gateway: Gateway) -> Iterator[list[tuple[int, float]]]:
     assert max(seconds for _, seconds in seen) < 1
 
 
-def goodput(answers: list[list[float]], seconds: float) -> float:
+def goodput(result: Result) -> float:
     """Good answers in a second, from the first second's end on: until then it fills up."""
-    ends = [begun + took for begun, took, status in answers if status == 200]
-    return sum(1 < end <= seconds for end in ends) / (seconds - 1)
+    ends = [due + took for due, took, status in result.answers if status == 200]
+    return sum(1 < end <= result.seconds for end in ends) / (result.seconds - 1)
 
 
 def test_twice_its_capacity_costs_no_goodput(start):
     gateway = start(delay=0.1)  # the model answers 4 at once: 40 a second
     seconds = 60 if FULL else 6
-    peak = goodput(run_load(gateway, seconds=4, callers=16), 4)
+    peak = goodput(run_load(gateway, seconds=4, callers=16))
     with watching(gateway):
-        answers = run_load(gateway, seconds=seconds, rate=2 * peak)
-    good = goodput(answers, seconds)
-    refused = sorted(took for _, took, status in answers if status == 503)
+        result = run_load(gateway, seconds=seconds, rate=2 * peak)
+    good = goodput(result)
+    refused = sorted(took for _, took, status in result.answers if status == 503)
     slow = statistics.quantiles(refused, n=20)[-1]
     print(
         f"peak {peak:.1f}/s, goodput {good:.1f}/s; {len(refused)} refused,"
         f" 95% of them within {slow * 1000:.0f} ms, all within {refused[-1] * 1000:.0f} ms"
     )
-    assert {status for _, _, status in answers} == {200, 503}
+    assert {status for _, _, status in result.answers} == {200, 503}
     assert good >= 0.9 * peak
     assert slow < 0.05
     assert gateway.metric('gateway_rejected_total{reason="overload"}') == len(refused)

@@ -8,7 +8,7 @@ import pytest
 import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.load import png
+from tests.pictures import png
 from tutorial import services
 from tutorial.processes import free_port
 

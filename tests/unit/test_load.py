@@ -1,0 +1,165 @@
+"""The load generator, against small servers of this process."""
+
+import itertools
+import math
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import pytest
+
+from tutorial import TutorialError
+from tutorial.load import Result, measure, schedule
+from tutorial.processes import free_port
+
+
+class Site:
+    """An HTTP server: its address, and what came to it."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/predict"
+        self.bodies: list[bytes] = []
+        self.connections = 0
+
+
+@contextmanager
+def serving(*, took: float = 0, keeps: bool = True, statuses: tuple = (200,)) -> Iterator[Site]:
+    """A server that handles one request at a time, each for so many seconds."""
+    one_at_a_time, status = threading.Lock(), itertools.cycle(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            super().setup()
+            site.connections += 1
+
+        def do_POST(self):
+            site.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            with one_at_a_time:
+                time.sleep(took)
+                self.send_response(next(status))
+            self.send_header("Content-Length", "2")
+            if not keeps:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+        request_queue_size = 100
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        site = Site(server.server_port)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield site
+        server.shutdown()
+
+
+def test_callers_keep_their_connections_and_send_the_body_as_it_is():
+    with serving(took=0.01) as site:
+        result = measure(site.url, b"\0picture\r\n\r\n", callers=3, seconds=0.3)
+    assert site.connections == 3
+    assert set(site.bodies) == {b"\0picture\r\n\r\n"}
+    assert len(result.answers) == len(site.bodies) == len(result.good)
+    assert 0 < result.cpu_seconds < 0.3
+
+
+def test_an_open_loop_shows_the_queue_that_a_closed_one_hides():
+    with serving(took=0.05) as site:  # 20 a second
+        closed = measure(site.url, b"", callers=1, seconds=0.5)
+        open_ = measure(site.url, b"", rate=40, arrivals="even", seconds=0.5)
+    assert len(open_.answers) == 20  # as many as were due, although half of them came late
+    assert closed.percentile(95) < 0.2 < 0.4 < open_.percentile(95)
+    assert open_.offered == 40
+    assert open_.answered < 21
+
+
+def test_addresses_take_turns():
+    with serving() as one, serving() as other:
+        measure([one.url, other.url], b"", rate=60, arrivals="even", seconds=0.2)
+        assert len(one.bodies) == len(other.bodies) == 6
+
+
+def test_a_server_that_keeps_no_connection_is_called_anew():
+    with serving(keeps=False) as site:
+        result = measure(site.url, b"", callers=1, seconds=0.2)
+    assert len(result.good) == len(result.answers) == site.connections > 1
+
+
+def test_only_good_answers_count_as_answered():
+    with serving(statuses=(200, 503)) as site:
+        result = measure(site.url, b"", rate=50, arrivals="even", seconds=0.2)
+    assert Counter(status for *_, status in result.answers) == {200: 5, 503: 5}
+    assert result.answered == pytest.approx(25, rel=0.2)
+
+
+def test_a_caller_has_patience_for_so_long():
+    with serving(took=0.3) as site:
+        result = measure(site.url, b"", rate=10, arrivals="even", seconds=0.2, timeout=0.45)
+    assert [status for *_, status in result.answers] == [200, 0]
+
+
+def test_it_says_where_nobody_answers():
+    url = f"http://127.0.0.1:{free_port()}/"
+    with pytest.raises(TutorialError, match=f"nobody answers at {url}: is it running"):
+        measure(url, b"", callers=1, seconds=0.05)
+
+
+def test_it_says_what_an_address_looks_like():
+    with pytest.raises(TutorialError, match="localhost:8500 is no address such as http://host"):
+        measure("localhost:8500", b"", callers=1, seconds=0.05)
+
+
+def test_it_talks_grpc_and_names_the_codes():
+    seen = []
+
+    class Model(grpc.GenericRpcHandler):
+        def service(self, call):
+            assert call.method == "/tensorflow.serving.PredictionService/Predict"
+            return grpc.unary_unary_rpc_method_handler(self.predict)
+
+        def predict(self, request, context):
+            seen.append(request)
+            if len(seen) == 2:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+            return b"answer"
+
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool, handlers=[Model()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        address = f"grpc://127.0.0.1:{port}"
+        result = measure(address, b"request", rate=20, arrivals="even", seconds=0.2)
+        server.stop(0)
+    assert seen == [b"request"] * 4
+    assert [status for *_, status in result.answers] == [200, "UNAVAILABLE", 200, 200]
+
+
+def test_arrivals_at_random_are_the_same_for_the_same_seed():
+    due = list(schedule(100, 50, "poisson", seed=1))
+    assert (
+        due == list(schedule(100, 50, "poisson", seed=1)) != list(schedule(100, 50, "poisson", 2))
+    )
+    assert due == sorted(due)
+    assert due[-1] < 50
+    gaps = [later - earlier for earlier, later in itertools.pairwise(due)]
+    assert statistics.mean(gaps) == pytest.approx(0.01, rel=0.05)
+    assert statistics.stdev(gaps) == pytest.approx(0.01, rel=0.1)  # as an exponential one has it
+
+
+def test_percentiles_are_of_good_answers():
+    answers = [(0, took / 100, 200) for took in range(100, 0, -1)] + [(0, 9, 503)]
+    result = Result(1, 0, answers)
+    assert [result.percentile(percent) for percent in (0, 50, 99, 100)] == [0.01, 0.5, 0.99, 1]
+    assert math.isnan(Result(1, 0, [(0, 9, 503)]).percentile(50))

@@ -1,0 +1,283 @@
+"""Ask servers for predictions, many times a second, at little cost, in a process of its own.
+
+    python -m tutorial.load http://127.0.0.1:9696/predict --type image/jpeg --rate 80 --seconds 6
+    python -m tutorial.load grpc://127.0.0.1:8500 --callers 16 --seconds 6
+
+Sends the bytes from stdin (a picture; a serialized PredictRequest) again and again, to the
+addresses in turn, over connections that are kept.
+
+- Open loop (--rate): requests are due at moments that no answer moves, and the time that one takes
+  counts from then. So a queue shows, whoever makes it: server, network, or this process.
+- Closed loop (--callers): each caller asks again when it is answered. A slow server is asked less.
+
+Prints the fields of a Result as JSON. Only one core is ever used, and little of it.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import math
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+from urllib.parse import urlsplit
+
+from tutorial import TutorialError
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+GOOD = 200  # HTTP's; also given for an answer over gRPC
+BROKEN = 0  # nothing listens, the connection broke, or the caller's patience was over
+KEPT = 1.0  # seconds after which an idle connection is not used again; gunicorn closes it after 2
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+
+Ask = Callable[[], Awaitable[int | str]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a load met, and what it cost."""
+
+    seconds: float  # in which requests were due
+    cpu_seconds: float  # that the load itself took
+    answers: list[tuple[float, float, int | str]]
+    """[second in which it was due, seconds taken from then, status], in the order of answers; the
+    status is HTTP's, or a gRPC code's name, or 0 where none came."""
+
+    @property
+    def good(self) -> list[float]:
+        """The seconds that good answers took, in rising order."""
+        return sorted(took for _, took, status in self.answers if status == GOOD)
+
+    @property
+    def offered(self) -> float:
+        """Requests a second."""
+        return len(self.answers) / self.seconds
+
+    @property
+    def answered(self) -> float:
+        """Good answers a second, until the last of them."""
+        ends = [due + took for due, took, status in self.answers if status == GOOD]
+        return len(ends) / max([self.seconds, *ends])
+
+    def percentile(self, percent: float) -> float:
+        """The seconds in which so many of a hundred good answers came; nan if there are none."""
+        good = self.good
+        return good[max(0, math.ceil(len(good) * percent / 100) - 1)] if good else math.nan
+
+
+def form(picture: bytes) -> tuple[bytes, str]:
+    """A picture as the body of a form with one file, and its content type."""
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="picture"\r\n\r\n'
+    return head + picture + b"\r\n--b--\r\n", "multipart/form-data; boundary=b"
+
+
+def measure(
+    addresses: str | list[str],
+    body: bytes,
+    *,
+    seconds: float,
+    rate: float = 0,
+    callers: int = 0,
+    arrivals: str = "poisson",
+    seed: int = 0,
+    content_type: str = "application/octet-stream",
+    timeout: float = 30,
+) -> Result:
+    """Run the load in a process of its own, and wait for its end.
+
+    `rate` is in requests a second, due at random as from many people who know nothing of each other
+    ("poisson", the same for the same `seed`) or at `even` distances. Raises TutorialError where no
+    address can be used, or none answered anything.
+    """
+    addresses = [addresses] if isinstance(addresses, str) else addresses
+    options = {"seconds": seconds, "rate": rate, "callers": callers, "arrivals": arrivals}
+    options |= {"seed": seed, "type": content_type, "timeout": timeout}
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "tutorial.load", *addresses, *flags]
+    ended = subprocess.run(command, input=body, capture_output=True)
+    if ended.returncode:
+        raise TutorialError(ended.stderr.decode().strip().rpartition("\n")[2])
+    result = Result(**json.loads(ended.stdout))
+    if all(status == BROKEN for _, _, status in result.answers):
+        raise TutorialError(f"nobody answers at {', '.join(addresses)}: is it running?")
+    return result
+
+
+class Connection(asyncio.Protocol):
+    """A connection to an HTTP server, for one request at a time; answers state their length."""
+
+    def __init__(self) -> None:
+        self.usable = True
+        self.used = 0.0  # the loop's time of the last answer
+        self._answer: asyncio.Future | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Keep what writes."""
+        self._transport = transport
+
+    async def ask(self, request: bytes) -> int:
+        """The status of the answer; ConnectionError where none came."""
+        if not self.usable:
+            raise ConnectionError
+        self._got, self._end = bytearray(), None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        """Read as little of the answer as tells where it ends."""
+        self._got += data
+        if self._end is None and (head := self._got.find(b"\r\n\r\n")) >= 0:
+            length = LENGTH.search(self._got, 0, head)
+            self._end = head + 4 + int(length[1]) if length else math.inf
+            self.usable = length is not None and not CLOSES.search(self._got, 0, head)
+        if self._end is not None and len(self._got) >= self._end:
+            self._finish()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Whoever still waits hears of it."""
+        self.usable = False
+        if self._answer and not self._answer.done():
+            if self._end == math.inf:  # the end of the connection is the end of the answer
+                self._finish()
+            else:
+                self._answer.set_exception(ConnectionError())
+
+    def _finish(self) -> None:
+        if self._answer and not self._answer.done():
+            self.used = asyncio.get_running_loop().time()
+            self._answer.set_result(int(self._got[9:12]))
+
+    def close(self) -> None:
+        """Give up, whatever is still to come."""
+        self.usable = False
+        self._transport.abort()
+
+
+def over_http(url: str, content_type: str, body: bytes) -> Ask:
+    """A function that posts the body, over a connection that is idle or a new one."""
+    parts = urlsplit(url)
+    request = (
+        f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    idle: list[Connection] = []
+
+    async def connect() -> Connection:
+        loop = asyncio.get_running_loop()
+        while idle:
+            connection = idle.pop()
+            if connection.usable and loop.time() - connection.used < KEPT:
+                return connection
+            connection.close()
+        _, connection = await loop.create_connection(Connection, parts.hostname, parts.port or 80)
+        return connection
+
+    async def ask() -> int:
+        connection = await connect()
+        try:
+            status = await connection.ask(request)
+        except BaseException:
+            connection.close()
+            raise
+        idle.append(connection)
+        return status
+
+    return ask
+
+
+def over_grpc(address: str, body: bytes) -> Ask:
+    """A function that sends the body, a serialized PredictRequest, over one channel."""
+    import grpc  # here, since it takes a while
+
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    predict = grpc.aio.insecure_channel(address, options=options).unary_unary(PREDICT)
+
+    async def ask() -> int | str:
+        try:
+            await predict(body)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return GOOD
+
+    return ask
+
+
+def choose(address: str, content_type: str, body: bytes) -> Ask:
+    """How to ask an address, by its scheme."""
+    parts = urlsplit(address)
+    if parts.scheme == "http" and parts.hostname:
+        return over_http(address, content_type, body)
+    if parts.scheme == "grpc" and parts.port:
+        return over_grpc(parts.netloc, body)
+    raise TutorialError(f"{address} is no address such as http://host:9696/ or grpc://host:8500")
+
+
+def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> Iterator[float]:
+    """The moments, in seconds from the start, at which requests are due."""
+    if arrivals == "even":
+        yield from (number / rate for number in range(int(rate * seconds)))
+        return
+    chance, due = random.Random(seed), 0.0
+    while (due := due + chance.expovariate(rate)) < seconds:
+        yield due
+
+
+async def load(asks: list[Ask], options: argparse.Namespace) -> Result:
+    """Ask, and wait for every answer."""
+    answers: list[tuple[float, float, int | str]] = []
+    in_turn, begun, cpu = itertools.cycle(asks), time.monotonic(), time.process_time()
+
+    async def one(due: float) -> None:
+        try:
+            async with asyncio.timeout(options.timeout):
+                status = await next(in_turn)()
+        except (OSError, TimeoutError, ValueError):
+            status = BROKEN
+        answers.append((due, time.monotonic() - begun - due, status))
+
+    async def again_and_again() -> None:
+        while (now := time.monotonic() - begun) < options.seconds:
+            await one(now)
+
+    asking = [asyncio.ensure_future(again_and_again()) for _ in range(options.callers)]
+    if options.rate:
+        for due in schedule(options.rate, options.seconds, options.arrivals, options.seed):
+            await asyncio.sleep(begun + due - time.monotonic())
+            asking.append(asyncio.ensure_future(one(due)))
+    await asyncio.gather(*asking)
+    return Result(options.seconds, time.process_time() - cpu, answers)
+
+
+def main() -> None:
+    """Read the body, ask, print the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("addresses", nargs="+", help="http://host:port/path or grpc://host:port")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--rate", type=float, default=0, help="requests due in a second")
+    parser.add_argument("--callers", type=int, default=0, help="who ask again when answered")
+    parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson")
+    parser.add_argument("--seed", type=int, default=0, help="of the arrivals at random")
+    parser.add_argument("--type", default="application/octet-stream", help="the body's, for HTTP")
+    parser.add_argument("--timeout", type=float, default=30, help="a caller's patience, in seconds")
+    options = parser.parse_args()
+    body = sys.stdin.buffer.read()
+
+    async def run() -> Result:
+        asks = [choose(address, options.type, body) for address in options.addresses]
+        return await load(asks, options)
+
+    try:
+        json.dump(asdict(asyncio.run(run())), sys.stdout)
+    except TutorialError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
