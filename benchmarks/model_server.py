@@ -16,6 +16,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +32,26 @@ max_batch_size {{ value: {BATCH} }}
 batch_timeout_micros {{ value: 20000 }}
 max_enqueued_batches {{ value: 100 }}
 """
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs the model, on both sides."""
+
+    name: str = "tensorflow"
+    bfloat16: bool = False
+
+    @property
+    def server_flags(self) -> list[str]:
+        """The model server's."""
+        return [f"--runtime={self.name}", *["--mixed_precision=bfloat16"] * self.bfloat16]
+
+    @property
+    def direct_flags(self) -> list[str]:
+        """Those of a process that calls the model directly."""
+        return [f"--runtime={self.name}", *["--bfloat16"] * self.bfloat16]
+
+
 AIMS = {
     "throughput": f"at least 0.9 of the images/s of direct calls in batches of {BATCH}",
     "overhead": "at most 8 ms over the direct call for a 1 MB tensor, one client",
@@ -87,7 +108,9 @@ def cpu_seconds(pid: int) -> float:
     return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
 
 
-def measure_throughput(folder: Path, name: str, rounds: int, seconds: float) -> dict:
+def measure_throughput(
+    folder: Path, name: str, rounds: int, seconds: float, runtime: Runtime = Runtime()
+) -> dict:
     """Compare images per second: 16 clients of the server, direct calls in batches of 8.
 
     Processor time per image says the same, where others use the machine at the same time.
@@ -95,11 +118,14 @@ def measure_throughput(folder: Path, name: str, rounds: int, seconds: float) -> 
     parameters = folder / "batching.config"
     parameters.write_text(BATCHING)
     message = make_request("xception", name, 1).SerializeToString()
-    flags = "--enable_batching", f"--batching_parameters_file={parameters}", "--grpc_max_threads=32"
+    flags = [
+        "--enable_batching", f"--batching_parameters_file={parameters}", "--grpc_max_threads=32",
+        *runtime.server_flags,
+    ]  # fmt: skip
     found, images = [], {"direct": 0, "server": 0}
     with (
         serve("xception", folder, *flags) as (channel, server, _),
-        direct(folder / "xception/1") as (call, caller),
+        direct(folder / "xception/1", *runtime.direct_flags) as (call, caller),
     ):
         ask_from_all_clients(channel, message, 0)
         processes = {"direct": caller, "server": server}

@@ -1,7 +1,7 @@
 """The models that are measured, made with a fixed seed, and a process that calls one directly.
 
     python -m benchmarks.models --save FOLDER
-    python -m benchmarks.models --direct FOLDER/xception/1
+    python -m benchmarks.models --direct FOLDER/xception/1 [--runtime=openvino] [--bfloat16]
 
 `xception` is the full-size Xception of tf_keras.applications. Its weights are random: they stand in
 for the course's file, which is a download, and cost as much per image. `mean` does next to nothing.
@@ -68,13 +68,14 @@ def save_models(folder: Path) -> str:
 
 
 @contextmanager
-def direct(path: Path) -> Iterator[tuple[Callable[[int, float], list[float]], int]]:
+def direct(path: Path, *how: str) -> Iterator[tuple[Callable[[int, float], list[float]], int]]:
     """Start a process that calls a SavedModel directly; yield what lets it, and its id.
 
-    That is a function: images of a batch, seconds -> how long each call took.
+    That is a function: images of a batch, seconds -> how long each call took. `how` may be
+    "--runtime=openvino" and "--bfloat16".
     """
     process = subprocess.Popen(
-        [*THIS, "--direct", path],
+        [*THIS, "--direct", path, *how],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -124,16 +125,34 @@ def _save(folder: Path) -> None:
     tf.saved_model.save(tf.Module(), folder / "mean" / "1", signatures=mean)
 
 
-def _call_directly(path: Path) -> None:
-    """Answer commands on stdin: "SIZE SECONDS" prints how long each call took in that time."""
+def _tensorflow_call(path: Path, bfloat16: bool) -> Callable[[np.ndarray], None]:
     import tensorflow as tf
 
+    options = {"auto_mixed_precision_onednn_bfloat16": bfloat16}
+    tf.config.optimizer.set_experimental_options(options)
     signature = tf.saved_model.load(path).signatures["serving_default"]
     [name] = signature.structured_input_signature[1]
 
     def call(images: np.ndarray) -> None:
         for value in signature(**{name: tf.constant(images)}).values():
             value.numpy()
+
+    return call
+
+
+def _openvino_call(path: Path, bfloat16: bool) -> Callable[[np.ndarray], None]:
+    import openvino
+
+    properties = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+    }
+    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
+    return lambda images: request.infer([images], share_inputs=True)
+
+
+def _call_directly(call: Callable[[np.ndarray], None]) -> None:
+    """Answer commands on stdin: "SIZE SECONDS" prints how long each call took in that time."""
 
     @cache
     def images(size: int) -> np.ndarray:
@@ -151,11 +170,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", type=Path, help="save the models here")
     parser.add_argument("--direct", type=Path, help="call this SavedModel")
+    parser.add_argument("--runtime", choices=("tensorflow", "openvino"), default="tensorflow")
+    parser.add_argument("--bfloat16", action="store_true", help="where the processor has it")
     options = parser.parse_args()
     if options.save:
         _save(options.save)
     if options.direct:
-        _call_directly(options.direct)
+        prepare = _openvino_call if options.runtime == "openvino" else _tensorflow_call
+        _call_directly(prepare(options.direct, options.bfloat16))
 
 
 if __name__ == "__main__":
