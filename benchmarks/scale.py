@@ -73,7 +73,6 @@ class Batching:
 VARIANTS = {
     "off": None,
     "as everywhere else": Batching(),
-    "batches of 4": Batching(size=4),
     "batches of 16": Batching(size=16),
     "wait 100 ms": Batching(timeout_ms=100),
     "1 thread": Batching(threads=1),
