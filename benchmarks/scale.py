@@ -22,10 +22,9 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.common import run, spread, write
+from benchmarks.common import ROOT, run, spread, write
 from benchmarks.models import (
     BATCH,
-    ROOT,
     WEIGHTS,
     direct,
     make_images,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tutorial.load import Result
 
-COLOURS = ("#3068a8", "#d08030", "#4a9a6a", "#9a5aa0", "#b8505a")
+COLOURS = ("#4480c4", "#d08030", "#4a9a6a", "#9a5aa0", "#b8505a")
 Step = TypeVar("Step")
 
 
