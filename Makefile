@@ -14,7 +14,7 @@ MODEL_PORT ?= 8500
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak kind-test contract lab notebooks export lint format lock help clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
@@ -41,6 +41,9 @@ soak: $(READY)  ## half an hour of good and bad requests: nothing may grow
 
 test-openapi: $(READY)  ## 500 requests of every kind that the OpenAPI document knows, and does not
 	@OPENAPI_EXAMPLES=500 $(BIN)/python -m pytest -s tests/integration/test_openapi.py
+
+bench: $(READY)  ## measure everything again, say what changed, draw the README's plots: half an hour
+	@$(BIN)/python -m benchmarks $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under load
 	@$(BIN)/python -m tests.cluster.kind

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:
     """Return median, least and most."""

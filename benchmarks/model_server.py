@@ -22,8 +22,8 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.common import run, spread, write
-from benchmarks.models import BATCH, ROOT, direct, make_request, save_models, time_calls
+from benchmarks.common import ROOT, run, spread, write
+from benchmarks.models import BATCH, WEIGHTS, direct, make_request, save_models, time_calls
 
 CLIENTS = 16
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -219,6 +219,7 @@ def main() -> None:
             "rounds": options.rounds,
             "seconds": options.seconds,
         },
+        "weights": WEIGHTS,
         "aims": AIMS,
     }
     with tempfile.TemporaryDirectory() as name:

@@ -23,11 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.common import ROOT
+
 THIS = [sys.executable, "-m", "benchmarks.models"]
 IMAGE = (299, 299, 3)  # as float32: 1,072,812 bytes
 BATCH = 8  # images of a direct call, where the rate counts
-WEIGHTS = "random weights of a fixed seed, in place of the course's file"
+WEIGHTS = "random weights of a fixed seed, which cost as much as those of the course's file"
 
 
 def make_images(size: int) -> np.ndarray:

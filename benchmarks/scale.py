@@ -22,10 +22,9 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.common import run, spread, write
+from benchmarks.common import ROOT, run, spread, write
 from benchmarks.models import (
     BATCH,
-    ROOT,
     WEIGHTS,
     direct,
     make_images,
@@ -73,7 +72,6 @@ class Batching:
 VARIANTS = {
     "off": None,
     "as everywhere else": Batching(),
-    "batches of 4": Batching(size=4),
     "batches of 16": Batching(size=16),
     "wait 100 ms": Batching(timeout_ms=100),
     "1 thread": Batching(threads=1),

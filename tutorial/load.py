@@ -60,10 +60,15 @@ class Result:
         return len(self.answers) / self.seconds
 
     @property
+    def duration(self) -> float:
+        """Seconds until the last good answer; at least those in which requests were due."""
+        ends = [due + took for due, took, status in self.answers if status == GOOD]
+        return max([self.seconds, *ends])
+
+    @property
     def answered(self) -> float:
         """Good answers a second, until the last of them."""
-        ends = [due + took for due, took, status in self.answers if status == GOOD]
-        return len(ends) / max([self.seconds, *ends])
+        return len(self.good) / self.duration
 
     def percentile(self, percent: float) -> float:
         """The seconds in which so many of a hundred good answers came; nan if there are none."""
