@@ -3,6 +3,7 @@
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ def predict_pictures() -> tuple[Prediction, bool]:
     for index, data in enumerate(files):
         with blaming(index if several else None):
             pictures.append(open_picture(data))
-    size = client.signature(timeout=deadline.within(most).remaining()).input_size
+    signature = client.signature(timeout=deadline.within(most).remaining())
+    wanted = (signature.input_size, client.contract.preprocessing, signature.input_dtype)
     batches = []
     with stage("decode"):
         for index, picture in enumerate(pictures):
             with blaming(index if several else None):
-                batches.append(decode_and_prepare(picture, size, client.contract.preprocessing))
+                batches.append(decode_and_prepare(picture, *wanted))
     batch = np.concatenate(batches) if several else batches[0]
     with stage("model"):
         return client.predict(batch, timeout=deadline.within(most).remaining()), several
@@ -126,9 +128,11 @@ def create_app(**settings: Any) -> Flask:
     app.config.from_mapping(settings)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
+    contract = Contract.read(app.config["CONTRACT"])
+    name = app.config["MODEL_SIGNATURE"] or contract.signature_name
     app.extensions["model"] = ModelClient(
         app.config["MODEL_ADDRESS"],
-        Contract.read(app.config["CONTRACT"]),
+        replace(contract, signature_name=name),
         version=app.config["MODEL_VERSION"],
         interceptors=app.config["INTERCEPTORS"],
     )

@@ -57,7 +57,11 @@ class Signature:
 
     input_name: str
     input_size: tuple[int, int]  # height and width of a picture, in pixels
+    input_dtype: np.dtype  # float32: pixels scaled as in training; uint8: as they are, in 0…255
     output_name: str
+
+
+DTYPES = {types_pb2.DT_FLOAT: np.dtype("<f4"), types_pb2.DT_UINT8: np.dtype("u1")}  # of pictures
 
 
 def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract) -> Signature:
@@ -67,31 +71,33 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
             f"the model has no signature {contract.signature_name!r}, only {sorted(signatures)}"
         )
     definition = signatures[contract.signature_name]
-    inputs = _float_shapes(definition.inputs)
+    inputs = _shapes(definition.inputs, *DTYPES)
     pictures = [name for name, shape in inputs.items() if len(shape) == 4 and shape[3] == 3]
     if len(definition.inputs) != 1 or not pictures:
-        raise ModelMismatchError(f"wanted one input of float pictures, the model has {inputs}")
-    labels, outputs = len(contract.labels), _float_shapes(definition.outputs)
+        raise ModelMismatchError(f"wanted one input of float or uint8 pictures, not {inputs}")
+    labels, outputs = len(contract.labels), _shapes(definition.outputs, types_pb2.DT_FLOAT)
     fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
     if len(fitting) != 1:
         raise ModelMismatchError(f"{labels} labels want one output as wide, not {outputs}")
-    return Signature(pictures[0], inputs[pictures[0]][1:3], fitting[0])
+    [picture] = pictures
+    dtype = DTYPES[definition.inputs[picture].dtype]
+    return Signature(picture, inputs[picture][1:3], dtype, fitting[0])
 
 
-def _float_shapes(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(dim.size for dim in info.tensor_shape.dim)
         for name, info in infos.items()
-        if info.dtype == types_pb2.DT_FLOAT
+        if info.dtype in dtypes
     }
 
 
 def write_tensor(array: np.ndarray, tensor: tensor_pb2.TensorProto) -> None:
-    """Fill an empty protobuf tensor with a float32 array of any shape."""
-    tensor.dtype = types_pb2.DT_FLOAT
+    """Fill an empty protobuf tensor, of any shape: uint8 as it is, any other kind as float32."""
+    tensor.dtype = types_pb2.DT_UINT8 if array.dtype == np.uint8 else types_pb2.DT_FLOAT
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = array.astype("<f4", copy=False).tobytes()
+    tensor.tensor_content = array.astype(DTYPES[tensor.dtype], copy=False).tobytes()
 
 
 def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
@@ -127,7 +133,7 @@ def predict(
     version: str = "",
     timeout: float,
 ) -> Prediction:
-    """Scores for float32 pictures of shape (N, height, width, 3); `version` as in `specify`.
+    """Scores for pictures of shape (N, height, width, 3); `version` as in `specify`.
 
     Raises grpc.RpcError: DEADLINE_EXCEEDED after `timeout` seconds, and what the server answers.
     """
