@@ -101,10 +101,10 @@ def write_tensor(array: np.ndarray, tensor: tensor_pb2.TensorProto) -> None:
 
 
 def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
-    """The float32 array in a protobuf tensor."""
+    """The array in a protobuf tensor: float32, or uint8 as `write_tensor` writes it."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
-        return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
+        return np.frombuffer(tensor.tensor_content, DTYPES[tensor.dtype]).reshape(shape)
     return np.array(tensor.float_val, np.float32).reshape(shape)
 
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -35,7 +36,7 @@ def contract(contract_file):
 
 def test_names_and_size_come_from_the_model(fake_model, contract):
     client = ModelClient(fake_model[1], contract)
-    assert client.signature(timeout=5) == Signature("photo", (4, 6), "kinds")
+    assert client.signature(timeout=5) == Signature("photo", (4, 6), np.float32, "kinds")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,18 @@ def test_scores_come_back_in_order(fake_model, contract):
     assert request.model_spec.name == "fake"
     assert request.model_spec.signature_name == "serving_default"
     assert list(request.output_filter) == ["kinds"]
+
+
+def test_pictures_of_bytes_go_as_bytes(fake_model, contract):
+    model, address = fake_model
+    client = ModelClient(address, replace(contract, signature_name="serving_uint8"))
+    assert client.signature(timeout=5).input_dtype == np.uint8
+    pixels = (255 * PICTURES).astype(np.uint8)
+    scores = client.predict(pixels, timeout=5).scores
+    np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2)), rtol=1e-6)
+    [request] = model.requests
+    assert request.model_spec.signature_name == "serving_uint8"
+    assert request.inputs["photo"].tensor_content == pixels.tobytes()
 
 
 def test_nothing_is_opened_before_the_first_call(contract):
@@ -201,9 +214,10 @@ def test_after_another_model_came_in_its_place_its_names_are_asked_for_anew(fake
     ("definition", "words"),
     [
         (signature(inputs={"a": (-1, 4, 6, 3), "b": (-1, 2)}), "one input"),
-        (signature(inputs={"photo": (-1, 4, 6, 1)}), "one input of float pictures"),
-        (signature(inputs={"photo": (-1, 12)}), "one input of float pictures"),
-        (signature(dtype=types_pb2.DT_UINT8), "one input of float pictures"),
+        (signature(inputs={"photo": (-1, 4, 6, 1)}), "one input of float or uint8 pictures"),
+        (signature(inputs={"photo": (-1, 12)}), "one input of float or uint8 pictures"),
+        (signature(dtype=types_pb2.DT_INT32), "one input of float or uint8 pictures"),
+        (signature(dtype=types_pb2.DT_UINT8), "3 labels want one output"),
         (signature(outputs={"kinds": (-1, 4)}), "3 labels want one output"),
         (signature(outputs={"a": (-1, 3), "b": (-1, 3)}), "3 labels want one output"),
     ],
@@ -223,12 +237,14 @@ def test_a_missing_signature_is_named(contract):
         choose_signature({"other": signature()}, contract)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("shape", [(2, 3), (1, 4, 6, 3), (0, 3), ()])
-def test_tensors_survive_the_round_trip(shape):
-    array = np.random.default_rng(1).random(shape, np.float32)
+def test_tensors_survive_the_round_trip(shape, dtype):
+    array = (255 * np.random.default_rng(1).random(shape)).astype(dtype)
     tensor = tensor_pb2.TensorProto()
     write_tensor(array, tensor)
     np.testing.assert_array_equal(read_tensor(tensor), array)
+    assert len(tensor.tensor_content) == array.nbytes
 
 
 def test_typed_fields_are_read_too():
