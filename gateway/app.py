@@ -10,10 +10,11 @@ import numpy as np
 from flask import Blueprint, Flask, Response, current_app, g, render_template
 
 from gateway import problems
+from gateway.contract import Contract
 from gateway.fetch import read_origins
 from gateway.images import MAX_BYTES, decode_and_prepare, open_picture
 from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
-from gateway.model_client import Contract, ModelClient, Prediction
+from gateway.model_client import ModelClient, Prediction
 from gateway.settings import defaults
 
 blueprint = Blueprint("gateway", __name__)
@@ -117,7 +118,7 @@ def create_app(**settings: Any) -> Flask:
     """The gateway's app; settings are those of gateway.settings, in upper case, as MODEL_ADDRESS.
 
     Besides, INTERCEPTORS: gRPC interceptors that see every call of the model. Raises
-    ModelMismatchError for a bad contract, ValueError for what is no origin.
+    ContractError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(

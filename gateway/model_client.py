@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -21,34 +20,12 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from gateway.contract import Contract
 from gateway.deadline import Deadline
 
 
 class ModelMismatchError(Exception):
     """Contract and served model do not fit together; the message says where."""
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What a client must know of a model that its signature does not say."""
-
-    model_name: str
-    signature_name: str
-    preprocessing: str  # how pixels become numbers, a name that gateway.images knows
-    labels: tuple[str, ...]  # in the order of the model's output
-    scores: str  # "logits" or "probabilities"
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Contract":
-        """Read contract.json; raises ModelMismatchError where it is missing or incomplete."""
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            contract = cls(**fields | {"labels": tuple(fields["labels"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ModelMismatchError(f"cannot use the contract {path}: {error}") from error
-        if contract.scores not in ("logits", "probabilities"):
-            raise ModelMismatchError(f"{path}: scores are logits or probabilities")
-        return contract
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Service:
     """The gateway's app with all that keeps it standing; itself a WSGI app."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ModelMismatchError for a contract that cannot be used. Make it after any fork."""
+        """Raises ContractError for a contract that cannot be used. Make it after any fork."""
         self.metrics = Metrics()
         ids = tracing.RequestIds()
         self.app = app = create_app(**settings.configuration(), INTERCEPTORS=[ids])

@@ -20,8 +20,9 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from gateway.contract import Contract
 from gateway.images import decode, prepare
-from gateway.model_client import Contract, ModelClient, ModelMismatchError, predict
+from gateway.model_client import ModelClient, ModelMismatchError, predict
 from tutorial import TutorialError, services
 from tutorial.notebooks import execute
 from tutorial.processes import free_port

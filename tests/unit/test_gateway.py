@@ -13,8 +13,8 @@ from tensorflow.core.framework import types_pb2
 
 from gateway import images
 from gateway.app import create_app, rank
+from gateway.contract import Contract
 from gateway.images import MAX_BYTES, Places
-from gateway.model_client import Contract
 from tests.fake_model import CONTRACT, FakeModel, serve, signature
 
 

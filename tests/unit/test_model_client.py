@@ -1,6 +1,5 @@
 """gateway/model_client against a fake model: names from the model, meaning from the contract."""
 
-import json
 import threading
 import time
 from contextlib import ExitStack
@@ -11,10 +10,10 @@ import numpy as np
 import pytest
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from gateway.contract import Contract
 from gateway.deadline import Deadline
 from gateway.model_client import (
     CHANNEL_OPTIONS,
-    Contract,
     ModelClient,
     ModelMismatchError,
     Signature,
@@ -22,7 +21,7 @@ from gateway.model_client import (
     read_tensor,
     write_tensor,
 )
-from tests.fake_model import LABELS, FakeModel, serve, signature
+from tests.fake_model import FakeModel, serve, signature
 from tests.tcp_proxy import TcpProxy
 from tutorial.processes import free_port
 
@@ -252,22 +251,6 @@ def test_typed_fields_are_read_too():
     tensor.tensor_shape.dim.add(size=1)
     tensor.tensor_shape.dim.add(size=3)
     np.testing.assert_array_equal(read_tensor(tensor), [[1, 2, 3]])
-
-
-def test_the_contract_is_read(contract):
-    assert contract.labels == LABELS
-
-
-@pytest.mark.parametrize("change", [{"labels": None}, {"scores": "percent"}, {"more": 1}])
-def test_a_contract_that_cannot_be_used_is_refused(change, contract_file):
-    contract_file.write_text(json.dumps(json.loads(contract_file.read_text()) | change))
-    with pytest.raises(ModelMismatchError, match="contract"):
-        Contract.read(contract_file)
-
-
-def test_a_missing_contract_is_named(tmp_path):
-    with pytest.raises(ModelMismatchError, match="nowhere"):
-        Contract.read(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize(
