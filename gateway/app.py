@@ -117,13 +117,13 @@ def index() -> Response:
 def create_app(**settings: Any) -> Flask:
     """The gateway's app; settings are those of gateway.settings, in upper case, as MODEL_ADDRESS.
 
-    Besides, INTERCEPTORS: gRPC interceptors that see every call of the model. Raises
+    Besides, METADATA: a function that says what metadata goes with a call of the model. Raises
     ContractError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(
         defaults(),
-        INTERCEPTORS=(),
+        METADATA=tuple,
         MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024,  # the pictures, and the form around them
     )
     app.config.from_mapping(settings)
@@ -135,7 +135,7 @@ def create_app(**settings: Any) -> Flask:
         app.config["MODEL_ADDRESS"],
         replace(contract, signature_name=name),
         version=app.config["MODEL_VERSION"],
-        interceptors=app.config["INTERCEPTORS"],
+        metadata=app.config["METADATA"],
     )
     app.register_blueprint(problems.blueprint)
     app.register_blueprint(blueprint)

@@ -5,9 +5,9 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import grpc
 import numpy as np
@@ -101,6 +101,9 @@ class Prediction(NamedTuple):
     version: int  # of the model, the one that answered
 
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]  # names and values that go beside a call
+
+
 def predict(
     stub: prediction_service_pb2_grpc.PredictionServiceStub,
     contract: Contract,
@@ -108,6 +111,7 @@ def predict(
     images: np.ndarray,
     *,
     version: str = "",
+    metadata: Metadata = (),
     timeout: float,
 ) -> Prediction:
     """Scores for pictures of shape (N, height, width, 3); `version` as in `specify`.
@@ -118,7 +122,7 @@ def predict(
     specify(request.model_spec, contract, version)
     request.model_spec.signature_name = contract.signature_name
     write_tensor(images, request.inputs[signature.input_name])
-    response = stub.Predict(request, timeout=timeout)
+    response = stub.Predict(request, timeout=timeout, metadata=metadata)
     scores = read_tensor(response.outputs[signature.output_name])
     return Prediction(scores, response.model_spec.version.value)
 
@@ -177,15 +181,15 @@ class ModelClient:
         contract: Contract,
         *,
         version: str = "",
-        interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
+        metadata: Callable[[], Metadata] = tuple,
     ) -> None:
         """Take an address as `open_channel` does and a version as `specify`; nothing is opened yet.
 
-        Interceptors see every call, the first of them first.
+        `metadata` is asked before each call what is to go with it.
         """
         self.contract = contract
         self.was_ready = False  # whether the model was ever there and fitted the contract
-        self._address, self._version, self._interceptors = address, version, interceptors
+        self._address, self._version, self._metadata = address, version, metadata
         self._lock = threading.Lock()
         self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
         self._signature: Signature | None = None
@@ -197,7 +201,9 @@ class ModelClient:
         """
         query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         specify(query.model_spec, self.contract, self._version)
-        answer = self._connected().GetModelMetadata(query, timeout=timeout)
+        answer = self._connected().GetModelMetadata(
+            query, timeout=timeout, metadata=self._metadata()
+        )
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
         signature = choose_signature(described.signature_def, self.contract)
@@ -223,6 +229,7 @@ class ModelClient:
                 signature,
                 images,
                 version=self._version,
+                metadata=self._metadata(),
                 timeout=deadline.remaining(),
             )
         except grpc.RpcError as error:
@@ -240,6 +247,6 @@ class ModelClient:
     def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
         with self._lock:
             if self._stub is None:
-                channel = grpc.intercept_channel(open_channel(self._address), *self._interceptors)
+                channel = open_channel(self._address)
                 self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             return self._stub

@@ -116,8 +116,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         """Raises ContractError for a contract that cannot be used. Make it after any fork."""
         self.metrics = Metrics()
-        ids = tracing.RequestIds()
-        self.app = app = create_app(**settings.configuration(), INTERCEPTORS=[ids])
+        self.app = app = create_app(**settings.configuration(), METADATA=tracing.metadata)
         report_details(app)
         app.register_error_handler(ClientDisconnected, too_slow)
         if tracing.wanted(os.environ):

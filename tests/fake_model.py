@@ -68,10 +68,11 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.delay = delay  # seconds that a prediction takes
         self.lock = threading.Lock()
         self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
-        self.metadata: dict[str, str] = {}  # that came with the last prediction
+        self.metadata: dict[str, str] = {}  # that came with the last call
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
+        self.metadata = dict(context.invocation_metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
         described.signature_def["serving_uint8"].CopyFrom(self.definition)

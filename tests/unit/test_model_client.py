@@ -263,14 +263,11 @@ def test_a_version_is_a_number_or_a_label(fake_model, contract, version, number,
     assert (spec.version.value, spec.version_label) == (number, label)
 
 
-def test_interceptors_see_every_call(fake_model, contract):
-    seen = []
-
-    class Note(grpc.UnaryUnaryClientInterceptor):
-        def intercept_unary_unary(self, proceed, details, request):
-            seen.append(details.method.rpartition("/")[2])
-            return proceed(details, request)
-
-    client = ModelClient(fake_model[1], contract, interceptors=[Note()])
+def test_metadata_is_asked_for_and_sent_with_every_call(fake_model, contract):
+    model, address = fake_model
+    numbers = map(str, range(9))
+    client = ModelClient(address, contract, metadata=lambda: (("x-number", next(numbers)),))
+    client.describe(timeout=5)
+    assert model.metadata["x-number"] == "0"
     client.predict(PICTURES, timeout=5)
-    assert seen == ["GetModelMetadata", "Predict"]
+    assert model.metadata["x-number"] == "1"
