@@ -59,17 +59,19 @@ def answer_at_once(port: int, delay: float) -> None:
     The answer's first score is that number.
     """
     import grpc
+    from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_UINT8
     from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
     described = get_model_metadata_pb2.SignatureDefMap()
-    definition = described.signature_def["serving_default"]
-    for infos, name, shape in (
-        (definition.inputs, "input_8", (-1, SIZE, SIZE, 3)),
-        (definition.outputs, "dense_7", (-1, len(LABELS))),
-    ):
-        infos[name].dtype = 1  # DT_FLOAT
-        for size in shape:
-            infos[name].tensor_shape.dim.add(size=size)
+    for signature, dtype in (("serving_default", DT_FLOAT), ("serving_uint8", DT_UINT8)):
+        definition = described.signature_def[signature]
+        for info, kind, shape in (
+            (definition.inputs["input_8"], dtype, (-1, SIZE, SIZE, 3)),
+            (definition.outputs["dense_7"], DT_FLOAT, (-1, len(LABELS))),
+        ):
+            info.dtype = kind
+            for size in shape:
+                info.tensor_shape.dim.add(size=size)
     metadata = get_model_metadata_pb2.GetModelMetadataResponse()
     metadata.metadata["signature_def"].Pack(described)
     now, most, lock = 0, 0, threading.Lock()
@@ -86,7 +88,7 @@ def answer_at_once(port: int, delay: float) -> None:
         answer.model_spec.name = "clothing"
         answer.model_spec.version.value = 1
         scores = answer.outputs["dense_7"]
-        scores.dtype = 1
+        scores.dtype = DT_FLOAT
         for size in (1, len(LABELS)):
             scores.tensor_shape.dim.add(size=size)
         scores.float_val[:] = [most, *range(1, len(LABELS))]
@@ -137,8 +139,11 @@ def instant_model(*, delay: float = 0) -> Iterator[int]:
 
 
 @contextmanager
-def running_gateway(folder: Path, model_port: int, origins: str = "") -> Iterator[tuple]:
-    """Run the gateway as it is deployed; yields its port and its worker process."""
+def running_gateway(folder: Path, model_port: int, **settings: str) -> Iterator[tuple]:
+    """Run the gateway as it is deployed; yields its port and its worker process.
+
+    `settings` as in services.start_gateway, its name among them where there are two.
+    """
     contract = folder / "contract.json"
     fields = {
         "model_name": "clothing",
@@ -150,7 +155,7 @@ def running_gateway(folder: Path, model_port: int, origins: str = "") -> Iterato
     contract.write_text(json.dumps(fields))
     port = free_port()
     with services.start_gateway(
-        port, model_port=model_port, contract=contract, allowed_origins=origins
+        port, model_port=model_port, contract=contract, **settings
     ) as server:
         below = psutil.Process(server.supervisor.pid).children(recursive=True)
         yield port, below[-1]
@@ -209,32 +214,38 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def measure_requests(folder: Path, rounds: int, requests: int) -> dict:
-    """Compare a request's processor time with the floor, for uploads and for addresses."""
+    """Compare a request's processor time with the floor: uploads, addresses, uploads as uint8."""
     picture_port = free_port()
     origin = f"http://127.0.0.1:{picture_port}/"
     data = PICTURE.read_bytes()
-    bodies = {
-        "upload": as_form(data),
-        "url": (json.dumps({"url": origin + PICTURE.name}).encode(), "application/json"),
-    }
-    found: dict[str, list[float]] = {name: [] for name in ("floor", *bodies)}
+    upload = as_form(data)
+    address = (json.dumps({"url": origin + PICTURE.name}).encode(), "application/json")
     with (
         services.start_picture_server(PICTURE.parent, picture_port),
         instant_model() as model_port,
-        running_gateway(folder, model_port, origin) as (port, worker),
+        running_gateway(folder, model_port, allowed_origins=origin) as default,
+        running_gateway(
+            folder, model_port, name="gateway-uint8", model_signature="serving_uint8"
+        ) as by_bytes,
         floor(PICTURE) as work,
     ):
+        sides = {
+            "upload": (default, upload),
+            "url": (default, address),
+            "upload as uint8": (by_bytes, upload),
+        }
+        found: dict[str, list[float]] = {name: [] for name in ("floor", *sides)}
         work(20)
-        for body in bodies.values():
+        for (port, _), body in sides.values():
             ask(port, *body, 20)
         for _ in range(rounds):
             found["floor"].append(1000 * work(requests) / requests)
-            for name, body in bodies.items():
+            for name, ((port, worker), body) in sides.items():
                 before = cpu_seconds(worker)
                 ask(port, *body, requests)
                 found[name].append(1000 * (cpu_seconds(worker) - before) / requests)
     report = {"cpu_ms": {name: spread(values) for name, values in found.items()}}
-    for name in bodies:
+    for name in sides:
         ratios = [ms / base for ms, base in zip(found[name], found["floor"], strict=True)]
         report[f"{name} to floor"] = spread(ratios)
     return report

@@ -3,16 +3,18 @@
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from flask import Blueprint, Flask, Response, current_app, g, render_template
 
 from gateway import problems
+from gateway.contract import Contract
 from gateway.fetch import read_origins
 from gateway.images import MAX_BYTES, decode_and_prepare, open_picture
 from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
-from gateway.model_client import Contract, ModelClient, Prediction
+from gateway.model_client import ModelClient, Prediction
 from gateway.settings import defaults
 
 blueprint = Blueprint("gateway", __name__)
@@ -28,12 +30,13 @@ def predict_pictures() -> tuple[Prediction, bool]:
     for index, data in enumerate(files):
         with blaming(index if several else None):
             pictures.append(open_picture(data))
-    size = client.signature(timeout=deadline.within(most).remaining()).input_size
+    signature = client.signature(timeout=deadline.within(most).remaining())
+    wanted = (signature.input_size, client.contract.preprocessing, signature.input_dtype)
     batches = []
     with stage("decode"):
         for index, picture in enumerate(pictures):
             with blaming(index if several else None):
-                batches.append(decode_and_prepare(picture, size, client.contract.preprocessing))
+                batches.append(decode_and_prepare(picture, *wanted))
     batch = np.concatenate(batches) if several else batches[0]
     with stage("model"):
         return client.predict(batch, timeout=deadline.within(most).remaining()), several
@@ -114,23 +117,25 @@ def index() -> Response:
 def create_app(**settings: Any) -> Flask:
     """The gateway's app; settings are those of gateway.settings, in upper case, as MODEL_ADDRESS.
 
-    Besides, INTERCEPTORS: gRPC interceptors that see every call of the model. Raises
-    ModelMismatchError for a bad contract, ValueError for what is no origin.
+    Besides, METADATA: a function that says what metadata goes with a call of the model. Raises
+    ContractError for a bad contract, ValueError for what is no origin.
     """
     app = Flask("gateway")
     app.config.from_mapping(
         defaults(),
-        INTERCEPTORS=(),
+        METADATA=tuple,
         MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024,  # the pictures, and the form around them
     )
     app.config.from_mapping(settings)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
+    contract = Contract.read(app.config["CONTRACT"])
+    name = app.config["MODEL_SIGNATURE"] or contract.signature_name
     app.extensions["model"] = ModelClient(
         app.config["MODEL_ADDRESS"],
-        Contract.read(app.config["CONTRACT"]),
+        replace(contract, signature_name=name),
         version=app.config["MODEL_VERSION"],
-        interceptors=app.config["INTERCEPTORS"],
+        metadata=app.config["METADATA"],
     )
     app.register_blueprint(problems.blueprint)
     app.register_blueprint(blueprint)

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 from gateway import logs
+from gateway.contract import Contract, ContractError
 from gateway.settings import Settings, SettingsError
 
 # Read by NumPy when it loads: the gateway multiplies no matrices, and each thread costs memory.
@@ -24,7 +25,8 @@ with suppress(AttributeError, OSError):  # other C libraries have no mallopt
 
 try:
     settings = Settings.from_environment(os.environ)
-except SettingsError as error:
+    Contract.read(settings.contract)  # here: a worker would end with a traceback
+except (SettingsError, ContractError) as error:
     sys.exit(f"gateway: {error}")
 
 wsgi_app = "gateway.service:create_service()"

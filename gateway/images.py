@@ -5,11 +5,12 @@ Exported from notebooks/04-prepare-images.ipynb: change the notebook, then run `
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
+import numpy.typing as npt
 from keras_image_helper import create_preprocessor
 from PIL import Image, ImageOps
 
@@ -129,21 +130,41 @@ def decode(data: bytes) -> Image.Image:
     return load(open_picture(data))
 
 
-SCALINGS = {"unit": lambda pixels: pixels / 255, "none": lambda pixels: pixels}
-
-
-def prepare(image: Image.Image, size: tuple[int, int], preprocessing: str) -> np.ndarray:
-    """A float32 batch of one, shape (1, height, width, 3), as the model was trained on.
-
-    `size` is (height, width); `preprocessing` a name of keras-image-helper, or "unit" or "none".
-    """
-    target = (size[1], size[0])
-    preprocessor = create_preprocessor(SCALINGS.get(preprocessing, preprocessing), target)
+def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The nearest pixels, RGB: uint8 of shape (1, height, width, 3); `size` is (height, width)."""
     if image.mode.startswith("I;16"):  # which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     # Small first, RGB after: the same pixels with a fraction of the memory.
-    small = image.resize(target, Image.Resampling.NEAREST)
-    return np.ascontiguousarray(preprocessor.convert_to_tensor(small), dtype=np.float32)
+    small = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))[np.newaxis]
+
+
+SCALINGS = {"unit": lambda pixels: pixels / 255, "none": lambda pixels: pixels}
+
+
+def scaling(preprocessing: str) -> Callable:
+    """The function from float32 pixels, (N, height, width, 3) in 0…255, to what a model wants.
+
+    It may work in place. `preprocessing` is a name of keras-image-helper, or "unit" or "none".
+    """
+    return create_preprocessor(SCALINGS.get(preprocessing, preprocessing), None).preprocess
+
+
+def prepare(
+    image: Image.Image,
+    size: tuple[int, int],
+    preprocessing: str,
+    dtype: npt.DTypeLike = np.float32,
+) -> np.ndarray:
+    """A batch of one, shape (1, height, width, 3): float32, scaled as the model was trained on.
+
+    Or uint8, for a model that scales by itself. `size` is (height, width), `preprocessing` as in
+    `scaling`.
+    """
+    pixels = resize(image, size)
+    if dtype == np.uint8:
+        return pixels
+    return np.ascontiguousarray(scaling(preprocessing)(pixels.astype(np.float32)), np.float32)
 
 
 MUCH_LARGER = 4  # times as many pixels a side as the model takes: a JPEG is not decoded whole
@@ -186,7 +207,12 @@ _places = Places(2)
 
 
 def decode_and_prepare(
-    image: Image.Image, size: tuple[int, int], preprocessing: str, *, wait: float = 2.0
+    image: Image.Image,
+    size: tuple[int, int],
+    preprocessing: str,
+    dtype: npt.DTypeLike = np.float32,
+    *,
+    wait: float = 2.0,
 ) -> np.ndarray:
     """What `prepare` makes of an opened picture, decoded no larger than needed, two at once.
 
@@ -194,4 +220,4 @@ def decode_and_prepare(
     """
     large = image.width * image.height > _limit(image) / 2
     with _places.take(2 if large else 1, wait=wait):
-        return prepare(load_small(image, size), size, preprocessing)
+        return prepare(load_small(image, size), size, preprocessing, dtype)

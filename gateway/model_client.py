@@ -5,10 +5,9 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import grpc
 import numpy as np
@@ -21,6 +20,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from gateway.contract import Contract
 from gateway.deadline import Deadline
 
 
@@ -29,35 +29,16 @@ class ModelMismatchError(Exception):
 
 
 @dataclass(frozen=True)
-class Contract:
-    """What a client must know of a model that its signature does not say."""
-
-    model_name: str
-    signature_name: str
-    preprocessing: str  # how pixels become numbers, a name that gateway.images knows
-    labels: tuple[str, ...]  # in the order of the model's output
-    scores: str  # "logits" or "probabilities"
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Contract":
-        """Read contract.json; raises ModelMismatchError where it is missing or incomplete."""
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            contract = cls(**fields | {"labels": tuple(fields["labels"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ModelMismatchError(f"cannot use the contract {path}: {error}") from error
-        if contract.scores not in ("logits", "probabilities"):
-            raise ModelMismatchError(f"{path}: scores are logits or probabilities")
-        return contract
-
-
-@dataclass(frozen=True)
 class Signature:
     """How to call a model: read from its own metadata, never typed."""
 
     input_name: str
     input_size: tuple[int, int]  # height and width of a picture, in pixels
+    input_dtype: np.dtype  # float32: pixels scaled as in training; uint8: as they are, in 0…255
     output_name: str
+
+
+DTYPES = {types_pb2.DT_FLOAT: np.dtype("<f4"), types_pb2.DT_UINT8: np.dtype("u1")}  # of pictures
 
 
 def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract) -> Signature:
@@ -67,38 +48,40 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
             f"the model has no signature {contract.signature_name!r}, only {sorted(signatures)}"
         )
     definition = signatures[contract.signature_name]
-    inputs = _float_shapes(definition.inputs)
+    inputs = _shapes(definition.inputs, *DTYPES)
     pictures = [name for name, shape in inputs.items() if len(shape) == 4 and shape[3] == 3]
     if len(definition.inputs) != 1 or not pictures:
-        raise ModelMismatchError(f"wanted one input of float pictures, the model has {inputs}")
-    labels, outputs = len(contract.labels), _float_shapes(definition.outputs)
+        raise ModelMismatchError(f"wanted one input of float or uint8 pictures, not {inputs}")
+    labels, outputs = len(contract.labels), _shapes(definition.outputs, types_pb2.DT_FLOAT)
     fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
     if len(fitting) != 1:
         raise ModelMismatchError(f"{labels} labels want one output as wide, not {outputs}")
-    return Signature(pictures[0], inputs[pictures[0]][1:3], fitting[0])
+    [picture] = pictures
+    dtype = DTYPES[definition.inputs[picture].dtype]
+    return Signature(picture, inputs[picture][1:3], dtype, fitting[0])
 
 
-def _float_shapes(infos: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[int, ...]]:
     return {
         name: tuple(dim.size for dim in info.tensor_shape.dim)
         for name, info in infos.items()
-        if info.dtype == types_pb2.DT_FLOAT
+        if info.dtype in dtypes
     }
 
 
 def write_tensor(array: np.ndarray, tensor: tensor_pb2.TensorProto) -> None:
-    """Fill an empty protobuf tensor with a float32 array of any shape."""
-    tensor.dtype = types_pb2.DT_FLOAT
+    """Fill an empty protobuf tensor, of any shape: uint8 as it is, any other kind as float32."""
+    tensor.dtype = types_pb2.DT_UINT8 if array.dtype == np.uint8 else types_pb2.DT_FLOAT
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = array.astype("<f4", copy=False).tobytes()
+    tensor.tensor_content = array.astype(DTYPES[tensor.dtype], copy=False).tobytes()
 
 
 def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
-    """The float32 array in a protobuf tensor."""
+    """The array in a protobuf tensor: float32, or uint8 as `write_tensor` writes it."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
-        return np.frombuffer(tensor.tensor_content, "<f4").reshape(shape)
+        return np.frombuffer(tensor.tensor_content, DTYPES[tensor.dtype]).reshape(shape)
     return np.array(tensor.float_val, np.float32).reshape(shape)
 
 
@@ -118,6 +101,9 @@ class Prediction(NamedTuple):
     version: int  # of the model, the one that answered
 
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...]  # names and values that go beside a call
+
+
 def predict(
     stub: prediction_service_pb2_grpc.PredictionServiceStub,
     contract: Contract,
@@ -125,9 +111,10 @@ def predict(
     images: np.ndarray,
     *,
     version: str = "",
+    metadata: Metadata = (),
     timeout: float,
 ) -> Prediction:
-    """Scores for float32 pictures of shape (N, height, width, 3); `version` as in `specify`.
+    """Scores for pictures of shape (N, height, width, 3); `version` as in `specify`.
 
     Raises grpc.RpcError: DEADLINE_EXCEEDED after `timeout` seconds, and what the server answers.
     """
@@ -135,7 +122,7 @@ def predict(
     specify(request.model_spec, contract, version)
     request.model_spec.signature_name = contract.signature_name
     write_tensor(images, request.inputs[signature.input_name])
-    response = stub.Predict(request, timeout=timeout)
+    response = stub.Predict(request, timeout=timeout, metadata=metadata)
     scores = read_tensor(response.outputs[signature.output_name])
     return Prediction(scores, response.model_spec.version.value)
 
@@ -194,15 +181,15 @@ class ModelClient:
         contract: Contract,
         *,
         version: str = "",
-        interceptors: Sequence[grpc.UnaryUnaryClientInterceptor] = (),
+        metadata: Callable[[], Metadata] = tuple,
     ) -> None:
         """Take an address as `open_channel` does and a version as `specify`; nothing is opened yet.
 
-        Interceptors see every call, the first of them first.
+        `metadata` is asked before each call what is to go with it.
         """
         self.contract = contract
         self.was_ready = False  # whether the model was ever there and fitted the contract
-        self._address, self._version, self._interceptors = address, version, interceptors
+        self._address, self._version, self._metadata = address, version, metadata
         self._lock = threading.Lock()
         self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
         self._signature: Signature | None = None
@@ -214,7 +201,9 @@ class ModelClient:
         """
         query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         specify(query.model_spec, self.contract, self._version)
-        answer = self._connected().GetModelMetadata(query, timeout=timeout)
+        answer = self._connected().GetModelMetadata(
+            query, timeout=timeout, metadata=self._metadata()
+        )
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
         signature = choose_signature(described.signature_def, self.contract)
@@ -240,6 +229,7 @@ class ModelClient:
                 signature,
                 images,
                 version=self._version,
+                metadata=self._metadata(),
                 timeout=deadline.remaining(),
             )
         except grpc.RpcError as error:
@@ -257,6 +247,6 @@ class ModelClient:
     def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
         with self._lock:
             if self._stub is None:
-                channel = grpc.intercept_channel(open_channel(self._address), *self._interceptors)
+                channel = open_channel(self._address)
                 self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             return self._stub

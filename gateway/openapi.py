@@ -10,8 +10,8 @@ from apispec import APISpec
 from apispec_webframeworks.flask import FlaskPlugin
 from flask import Flask
 
+from gateway.contract import Contract
 from gateway.incoming import MAX_PICTURES, TOO_LARGE
-from gateway.model_client import Contract
 from gateway.problems import KINDS
 
 

@@ -114,10 +114,9 @@ class Service:
     """The gateway's app with all that keeps it standing; itself a WSGI app."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises ModelMismatchError for a contract that cannot be used. Make it after any fork."""
+        """Raises ContractError for a contract that cannot be used. Make it after any fork."""
         self.metrics = Metrics()
-        ids = tracing.RequestIds()
-        self.app = app = create_app(**settings.configuration(), INTERCEPTORS=[ids])
+        self.app = app = create_app(**settings.configuration(), METADATA=tracing.metadata)
         report_details(app)
         app.register_error_handler(ClientDisconnected, too_slow)
         if tracing.wanted(os.environ):

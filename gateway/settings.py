@@ -72,6 +72,12 @@ def _version(text: str) -> str:
     return text
 
 
+def _signature(text: str) -> str:
+    if not re.fullmatch(r"[\w./-]*", text):
+        raise SettingsError("nothing, or a signature of the model such as serving_uint8")
+    return text
+
+
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsError("debug, info, warning or error")
@@ -98,6 +104,12 @@ class Settings:
     )
     model_version: str = _setting(
         "", _version, "a version of the model by its number, or by a label such as `canary`"
+    )
+    model_signature: str = _setting(
+        "",
+        _signature,
+        "the model's signature to call, if not the contract's: `serving_uint8` takes a quarter of"
+        " the bytes, where the model has it",
     )
     contract: str = _setting("contract.json", _file, "the model's contract")
     request_timeout: float = _setting(

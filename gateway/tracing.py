@@ -3,30 +3,17 @@
 Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
 """
 
-from collections import namedtuple
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import grpc
 from flask import Flask, request
 
 from gateway.logs import request_id
 
-_Details = namedtuple("_Details", "method timeout metadata credentials wait_for_ready compression")
 
-
-class RequestIds(grpc.UnaryUnaryClientInterceptor):
-    """Sends the id of the request at hand with each call, as the metadata x-request-id."""
-
-    def intercept_unary_unary(
-        self, continuation: Callable, details: grpc.ClientCallDetails, message: Any
-    ) -> grpc.Call:
-        """Make the call."""
-        if current := request_id.get():
-            metadata = (*(details.metadata or ()), ("x-request-id", current))
-            known = {name: getattr(details, name, None) for name in _Details._fields}
-            details = _Details(**known | {"metadata": metadata})
-        return continuation(details, message)
+def metadata() -> tuple[tuple[str, str], ...]:
+    """What goes with a call of the model: the id of the request at hand, where there is one."""
+    current = request_id.get()
+    return (("x-request-id", current),) if current else ()
 
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")

@@ -58,7 +58,7 @@ def signature(
 
 
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Scores a picture by the mean of its colours; fails with `failure` when that is set."""
+    """Scores a picture by its mean colours, float32 or uint8; fails with `failure` if it is set."""
 
     def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
@@ -68,12 +68,16 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.delay = delay  # seconds that a prediction takes
         self.lock = threading.Lock()
         self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
-        self.metadata: dict[str, str] = {}  # that came with the last prediction
+        self.metadata: dict[str, str] = {}  # that came with the last call
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
+        self.metadata = dict(context.invocation_metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
+        described.signature_def["serving_uint8"].CopyFrom(self.definition)
+        for info in described.signature_def["serving_uint8"].inputs.values():
+            info.dtype = types_pb2.DT_UINT8
         answer = get_model_metadata_pb2.GetModelMetadataResponse()
         answer.metadata["signature_def"].Pack(described)
         return answer
@@ -93,7 +97,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         answer = predict_pb2.PredictResponse()
         answer.model_spec.name = request.model_spec.name
         answer.model_spec.version.value = request.model_spec.version.value or 1
-        write_tensor(np.mean(pictures, axis=(1, 2)), answer.outputs["kinds"])
+        write_tensor(np.mean(pictures, (1, 2), np.float32), answer.outputs["kinds"])
         return answer
 
     def _fail(self, context) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from gateway.contract import Contract
 from gateway.images import decode, prepare
-from gateway.model_client import Contract, ModelClient, predict
+from gateway.model_client import ModelClient, ModelMismatchError, predict
 from tutorial import TutorialError, services
 from tutorial.notebooks import execute
 from tutorial.processes import free_port
@@ -40,6 +41,7 @@ class Case:
     original: object  # float32 pictures (N, height, width, 3) -> scores (N, labels)
     scores: str
     names: tuple[str, str]
+    takes_bytes: bool = True  # whether notebook 01 can add a signature for unscaled pixels
 
 
 def keras3_file(folder: Path) -> Case:
@@ -93,7 +95,11 @@ def two_signatures(folder: Path) -> Case:
         "SIGNATURE": "classify",
     }
     return Case(
-        parameters, lambda x: classify(tf.constant(x))["season"], "logits", ("pixels", "season")
+        parameters,
+        lambda x: classify(tf.constant(x))["season"],
+        "logits",
+        ("pixels", "season"),
+        takes_bytes=False,
     )
 
 
@@ -152,6 +158,18 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
         from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         from_grpc = predict(stub, contract, signature, array, timeout=20).scores
+        unscaled = ModelClient(
+            f"127.0.0.1:{model_port}", replace(contract, signature_name="serving_uint8")
+        )
+        if case.takes_bytes:
+            wanted = unscaled.signature(timeout=20)
+            pixels = prepare(image, wanted.input_size, contract.preprocessing, wanted.input_dtype)
+            assert 4 * pixels.nbytes == array.nbytes
+            from_bytes = unscaled.predict(pixels, timeout=20).scores
+            np.testing.assert_allclose(from_bytes, from_keras, rtol=1e-5, atol=1e-5)
+        else:
+            with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
+                unscaled.signature(timeout=20)
         with picture.open("rb") as file:
             answer = requests.post(
                 f"http://127.0.0.1:{gateway_port}/predict", files={"file": file}, timeout=20
@@ -161,6 +179,14 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
     np.testing.assert_allclose(from_grpc, from_keras, rtol=1e-5, atol=1e-5)
     assert list(answer) == list(contract.labels)
     np.testing.assert_allclose([list(answer.values())], from_keras, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scaling_that_tensorflow_cannot_trace_leaves_one_signature(tmp_path):
+    parameters = keras3_file(tmp_path).parameters | {"PREPROCESSING": "resnet50"}
+    parameters |= {"MODELS_DIR": str(tmp_path / "models")}
+    execute(NOTEBOOKS / "01-convert-model.ipynb", parameters, tmp_path / "01.ipynb")
+    saved = tf.saved_model.load(tmp_path / "models/animals/1")
+    assert list(saved.signatures) == ["serving_default"]
 
 
 def run_lesson(lesson: str, chain, picture: Path) -> str:
@@ -210,8 +236,9 @@ def test_keras_2_itself_gave_the_same_scores():
     [
         ({"MODEL": str(TINY)}, "LABELS=cat,dog"),
         ({"MODEL": str(TINY), "LABELS": "a,b"}, "2 labels need one output of that width"),
+        ({"PREPROCESSING": "exception"}, "'exception' is no preprocessing"),
     ],
-    ids=["no labels", "too few labels"],
+    ids=["no labels", "too few labels", "no such preprocessing"],
 )
 def test_a_conversion_that_cannot_work_says_why_and_leaves_nothing(parameters, words, tmp_path):
     models = tmp_path / "models"

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
@@ -130,26 +129,13 @@ def test_term_ends_it(start):
         assert not port_open(port)
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("GATEWAY_CONTRACT", "cannot use the contract"),  # it is there, but it is none
-        ("GATEWAY_ADMIN_BIND", "GATEWAY_ADMIN_BIND: cannot listen on 127.0.0.1:"),
-    ],
-)
-def test_what_keeps_it_from_starting_is_said(setting, words, tmp_path: Path, contract_file):
-    (tmp_path / "empty.json").write_text("{}")
+def test_a_second_port_that_is_taken_is_said(contract_file):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        wrong = {
-            "GATEWAY_CONTRACT": os.fspath(tmp_path / "empty.json"),
-            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{taken.getsockname()[1]}",
-        }
         environment = os.environ | {
             "PYTHONPATH": os.fspath(services.STUBS),
             "GATEWAY_BIND": f"127.0.0.1:{free_port()}",
-            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{free_port()}",
+            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{taken.getsockname()[1]}",
             "GATEWAY_CONTRACT": os.fspath(contract_file),
-            setting: wrong[setting],
         }
         done = subprocess.run(
             [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
@@ -160,4 +146,4 @@ def test_what_keeps_it_from_starting_is_said(setting, words, tmp_path: Path, con
             timeout=30,
         )
     assert done.returncode != 0
-    assert words in done.stderr
+    assert "GATEWAY_ADMIN_BIND: cannot listen on 127.0.0.1:" in done.stderr

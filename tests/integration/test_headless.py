@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from gateway.model_client import Contract, ModelClient
+from gateway.contract import Contract
+from gateway.model_client import ModelClient
 from tests import dns_server
 from tests.fake_model import FakeModel
 from tutorial.processes import free_port, wait_until

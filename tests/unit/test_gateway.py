@@ -1,6 +1,7 @@
 """gateway/app: what a caller gets for good pictures, bad pictures and model trouble."""
 
 import io
+import json
 import socket
 import time
 
@@ -8,12 +9,13 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow.core.framework import types_pb2
 
 from gateway import images
 from gateway.app import create_app, rank
+from gateway.contract import Contract
 from gateway.images import MAX_BYTES, Places
-from gateway.model_client import Contract
-from tests.fake_model import FakeModel, serve, signature
+from tests.fake_model import CONTRACT, FakeModel, serve, signature
 
 
 @pytest.fixture
@@ -63,6 +65,17 @@ def test_an_address_is_fetched_and_scored(fake_model, contract_file, picture_ser
 def test_a_picture_as_it_is_is_scored(gateway, kind):
     answer = gateway.post("/predict", data=png("blue"), content_type=kind)
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+def test_a_model_that_scales_by_itself_gets_pixels_as_they_are(fake_model, contract_file):
+    contract_file.write_text(json.dumps(CONTRACT | {"preprocessing": "xception"}))
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_SIGNATURE="serving_uint8"
+    ).test_client()
+    assert gateway.post("/predict", **upload(png("lime"))).json["green"] == 255
+    assert len(gateway.post("/classify", **several(png("red"), png("blue"))).json["results"]) == 2
+    for request in fake_model[0].requests:
+        assert request.inputs["photo"].dtype == types_pb2.DT_UINT8
 
 
 def several(*files: bytes) -> dict:

@@ -75,6 +75,13 @@ def test_height_comes_first():
     assert prepare(picture("RGB", (40, 30)), (96, 64), "none").shape == (1, 96, 64, 3)
 
 
+def test_a_model_that_scales_by_itself_gets_bytes():
+    photo = picture("RGB", (120, 90))
+    pixels = prepare(photo, TARGET, "xception", np.uint8)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, prepare(photo, TARGET, "none"))
+
+
 def test_scalings():
     grey = Image.new("RGB", (2, 2), (0, 127, 255))
     np.testing.assert_array_equal(prepare(grey, (1, 1), "none"), [[[[0, 127, 255]]]])

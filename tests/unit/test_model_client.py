@@ -1,19 +1,19 @@
 """gateway/model_client against a fake model: names from the model, meaning from the contract."""
 
-import json
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
+from gateway.contract import Contract
 from gateway.deadline import Deadline
 from gateway.model_client import (
     CHANNEL_OPTIONS,
-    Contract,
     ModelClient,
     ModelMismatchError,
     Signature,
@@ -21,7 +21,7 @@ from gateway.model_client import (
     read_tensor,
     write_tensor,
 )
-from tests.fake_model import LABELS, FakeModel, serve, signature
+from tests.fake_model import FakeModel, serve, signature
 from tests.tcp_proxy import TcpProxy
 from tutorial.processes import free_port
 
@@ -35,7 +35,7 @@ def contract(contract_file):
 
 def test_names_and_size_come_from_the_model(fake_model, contract):
     client = ModelClient(fake_model[1], contract)
-    assert client.signature(timeout=5) == Signature("photo", (4, 6), "kinds")
+    assert client.signature(timeout=5) == Signature("photo", (4, 6), np.float32, "kinds")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,18 @@ def test_scores_come_back_in_order(fake_model, contract):
     assert request.model_spec.name == "fake"
     assert request.model_spec.signature_name == "serving_default"
     assert list(request.output_filter) == ["kinds"]
+
+
+def test_pictures_of_bytes_go_as_bytes(fake_model, contract):
+    model, address = fake_model
+    client = ModelClient(address, replace(contract, signature_name="serving_uint8"))
+    assert client.signature(timeout=5).input_dtype == np.uint8
+    pixels = (255 * PICTURES).astype(np.uint8)
+    scores = client.predict(pixels, timeout=5).scores
+    np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2)), rtol=1e-6)
+    [request] = model.requests
+    assert request.model_spec.signature_name == "serving_uint8"
+    assert request.inputs["photo"].tensor_content == pixels.tobytes()
 
 
 def test_nothing_is_opened_before_the_first_call(contract):
@@ -201,9 +213,10 @@ def test_after_another_model_came_in_its_place_its_names_are_asked_for_anew(fake
     ("definition", "words"),
     [
         (signature(inputs={"a": (-1, 4, 6, 3), "b": (-1, 2)}), "one input"),
-        (signature(inputs={"photo": (-1, 4, 6, 1)}), "one input of float pictures"),
-        (signature(inputs={"photo": (-1, 12)}), "one input of float pictures"),
-        (signature(dtype=types_pb2.DT_UINT8), "one input of float pictures"),
+        (signature(inputs={"photo": (-1, 4, 6, 1)}), "one input of float or uint8 pictures"),
+        (signature(inputs={"photo": (-1, 12)}), "one input of float or uint8 pictures"),
+        (signature(dtype=types_pb2.DT_INT32), "one input of float or uint8 pictures"),
+        (signature(dtype=types_pb2.DT_UINT8), "3 labels want one output"),
         (signature(outputs={"kinds": (-1, 4)}), "3 labels want one output"),
         (signature(outputs={"a": (-1, 3), "b": (-1, 3)}), "3 labels want one output"),
     ],
@@ -223,12 +236,14 @@ def test_a_missing_signature_is_named(contract):
         choose_signature({"other": signature()}, contract)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("shape", [(2, 3), (1, 4, 6, 3), (0, 3), ()])
-def test_tensors_survive_the_round_trip(shape):
-    array = np.random.default_rng(1).random(shape, np.float32)
+def test_tensors_survive_the_round_trip(shape, dtype):
+    array = (255 * np.random.default_rng(1).random(shape)).astype(dtype)
     tensor = tensor_pb2.TensorProto()
     write_tensor(array, tensor)
     np.testing.assert_array_equal(read_tensor(tensor), array)
+    assert len(tensor.tensor_content) == array.nbytes
 
 
 def test_typed_fields_are_read_too():
@@ -236,22 +251,6 @@ def test_typed_fields_are_read_too():
     tensor.tensor_shape.dim.add(size=1)
     tensor.tensor_shape.dim.add(size=3)
     np.testing.assert_array_equal(read_tensor(tensor), [[1, 2, 3]])
-
-
-def test_the_contract_is_read(contract):
-    assert contract.labels == LABELS
-
-
-@pytest.mark.parametrize("change", [{"labels": None}, {"scores": "percent"}, {"more": 1}])
-def test_a_contract_that_cannot_be_used_is_refused(change, contract_file):
-    contract_file.write_text(json.dumps(json.loads(contract_file.read_text()) | change))
-    with pytest.raises(ModelMismatchError, match="contract"):
-        Contract.read(contract_file)
-
-
-def test_a_missing_contract_is_named(tmp_path):
-    with pytest.raises(ModelMismatchError, match="nowhere"):
-        Contract.read(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize(
@@ -264,14 +263,11 @@ def test_a_version_is_a_number_or_a_label(fake_model, contract, version, number,
     assert (spec.version.value, spec.version_label) == (number, label)
 
 
-def test_interceptors_see_every_call(fake_model, contract):
-    seen = []
-
-    class Note(grpc.UnaryUnaryClientInterceptor):
-        def intercept_unary_unary(self, proceed, details, request):
-            seen.append(details.method.rpartition("/")[2])
-            return proceed(details, request)
-
-    client = ModelClient(fake_model[1], contract, interceptors=[Note()])
+def test_metadata_is_asked_for_and_sent_with_every_call(fake_model, contract):
+    model, address = fake_model
+    numbers = map(str, range(9))
+    client = ModelClient(address, contract, metadata=lambda: (("x-number", next(numbers)),))
+    client.describe(timeout=5)
+    assert model.metadata["x-number"] == "0"
     client.predict(PICTURES, timeout=5)
-    assert seen == ["GetModelMetadata", "Predict"]
+    assert model.metadata["x-number"] == "1"
