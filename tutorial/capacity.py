@@ -2,8 +2,8 @@
 
 The gateway's replicas are queues before a few cores; the model's are queues that are emptied in
 batches. `predict` says how long images take in given numbers of both, `plan` turns that round, and
-tutorial.simulation says how far `predict` is off. Images arrive one by one and independently of each
-other (a Poisson process), and every replica of a tier gets the same share.
+tutorial.simulation says how far `predict` is off. Images arrive one by one and independently of
+each other (a Poisson process), and every replica of a tier gets the same share.
 
 Sources: Erlang's formula for several servers (A. K. Erlang, 1917); A. O. Allen, "Probability,
 Statistics, and Queueing Theory", 1978, for service times of any spread (Allen and Cunneen's
@@ -15,8 +15,11 @@ dynamic batching", 2021, for times that grow with the batch.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import re
+import statistics
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,6 +29,9 @@ from tutorial import TutorialError
 
 LOADS = [percent / 100 for percent in range(1, 99)]  # of a replica's capacity, that are tried
 GATEWAY_LOADS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+EPSILON = 1e-9
+NEGLIGIBLE = 0.02  # of a price
+TELLING = 0.8  # half the load must use less than this of what the load uses, to scale by it
 TOLERANCE = 0.1  # a HorizontalPodAutoscaler does nothing as long as it is off by less
 MOMENTS = 16  # of a batch's run, at which arrivals are looked at
 
@@ -39,14 +45,9 @@ class Tier:
     """What both tiers have: a price, processors, and a way of rolling out."""
 
     price_per_hour: float  # of one replica, in any currency
-    cores: float | None = 1.0  # that a replica may use; None: a GPU works, and processors say nothing
-    requested_cores: float | None = None  # what the autoscaler's percentage is of; None: all cores
+    cores: float = 1.0  # that a replica keeps busy, and so should request
     max_unavailable: int = 0  # of the Deployment's strategy: replicas missing during a rollout
     max_surge: int = 1  # … and replicas that come on top, for which nodes must have room
-
-    def percent(self, utilisation: float) -> float:
-        """The share of the request that is used when the cores are busy for `utilisation`."""
-        return 100 * utilisation * self.cores / (self.requested_cores or self.cores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,14 @@ class GatewayTier(Tier):
         """What a replica can do at most."""
         return self.cores / self.cpu_seconds
 
+    def servers(self) -> int:
+        """How many images a replica works on at once."""
+        return max(1, math.floor(self.cores))
+
+    def seconds(self) -> float:
+        """How long one of these takes on average: a core's share is a slower core."""
+        return self.cpu_seconds * self.servers() / self.cores
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTier(Tier):
@@ -69,15 +78,15 @@ class ModelTier(Tier):
     per_image_seconds: float
     largest_batch: int = 32  # that memory allows, or that was measured
     batch_threads: int = 1  # batches that run at once without slowing each other down
-    padded: bool = False  # filled up to powers of two: a GPU wants few shapes, a CPU wants no filling
+    gpu: bool = False  # it wants few shapes: batches are filled up to powers of two
 
-    def sizes(self) -> list[int]:
+    def sizes(self) -> tuple[int, ...]:
         """The powers of two up to the largest batch."""
-        return [2**power for power in range(self.largest_batch.bit_length())]
+        return tuple(2**power for power in range(self.largest_batch.bit_length()))
 
     def seconds(self, images: int, limit: int) -> float:
         """What a batch takes, filled up where it is, in a server with that maximum."""
-        if self.padded:
+        if self.gpu:
             images = min(limit, 1 << (images - 1).bit_length())
         return self.fixed_seconds + images * self.per_image_seconds
 
@@ -93,6 +102,7 @@ class Demand:
     images_per_second: float
     p99_seconds: float  # 99 of 100 images are answered within
     overhead_seconds: float = 0.0  # of network and messages, measured without waiting
+    images_per_call: int = 32  # that a caller may send at once: one batch must hold them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +191,10 @@ def erlang_c(servers: int, load: float) -> float:
 def gateway_wait(gateway: GatewayTier, images_per_second: float) -> tuple[float, float]:
     """The probability that an image waits in a replica that gets so many, and for how long if so.
 
-    The mean is Allen and Cunneen's, the distribution taken for exponential. A core's share counts
-    as a slower core.
+    The mean is Allen and Cunneen's, the distribution taken for exponential.
     """
     load = images_per_second / gateway.images_per_second()
-    servers = max(1, math.floor(gateway.cores))
-    waits = erlang_c(servers, load)
+    waits = erlang_c(gateway.servers(), load)
     spread = (1 + gateway.variation**2) / 2
     return waits, spread / ((1 - load) * gateway.images_per_second())
 
@@ -215,7 +223,7 @@ def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) 
     timeout = batching.batch_timeout_seconds if limit > 1 else 0.0
     runs = np.array([0.0] + [model.seconds(images, limit) for images in range(1, limit + 1)])
     full = rate * runs[limit]
-    most = math.ceil(limit + full + 8 * math.sqrt(full) + 8 / (1 - full / limit))
+    most = math.ceil(limit + full + 8 * math.sqrt(full) + 6 / (1 - full / limit))
 
     # What follows on an idle thread: an image, and those that come before its time is up.
     idle = np.append(0.0, _poisson(np.array([rate * timeout]), limit))
@@ -239,7 +247,7 @@ def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) 
     seconds, shares, waits = [], [], []
 
     def note(wait, size, share):
-        run = np.interp(size, np.arange(limit + 1), runs) if not model.padded else runs[size]
+        run = np.interp(size, np.arange(limit + 1), runs) if not model.gpu else runs[size]
         seconds.append((wait + run).ravel())
         waits.append(wait.ravel())
         shares.append(share.ravel())
@@ -297,23 +305,35 @@ def predict(
 ) -> Prediction:
     """How images fare in so many replicas of each tier.
 
-    The waits in both tiers are taken for independent. A replica with several batch threads is taken
-    for several replicas with one, which is a little worse than it.
+    The waits in both tiers are taken for independent, and a replica with several batch threads for
+    several replicas with one, which is a little worse than it. With several models the truth is
+    better: gateways take turns, so that arrivals at one model are more regular than Poisson's.
     """
-    at_gateway = images_per_second / gateways
-    at_thread = images_per_second / models / batching.num_batch_threads
+    shares = images_per_second / gateways, images_per_second / models
+    return _predict(gateway, model, batching, *shares, overhead_seconds)
+
+
+def _predict(
+    gateway: GatewayTier,
+    model: ModelTier,
+    batching: Batching,
+    at_gateway: float,
+    at_model: float,
+    overhead_seconds: float,
+) -> Prediction:
+    """The same, where each gateway and each model get so many images a second."""
     gateway_load = at_gateway / gateway.images_per_second()
-    model_load = at_thread * batching.num_batch_threads / _capacity(model, batching)
-    if gateway_load >= LOADS[-1] or model_load > LOADS[-1] + 1e-9:
+    model_load = at_model / model.images_per_second(batching.max_batch_size)
+    if max(gateway_load, model_load) > LOADS[-1] + EPSILON:
         return Prediction(
             p50_seconds=math.inf,
             p99_seconds=math.inf,
             gateway_utilisation=min(gateway_load, 1.0),
             model_utilisation=min(model_load, 1.0),
         )
-    queue = batch_queue(model, batching, at_thread)
+    queue = batch_queue(model, batching, at_model / model.batch_threads)
     wait = gateway_wait(gateway, at_gateway)
-    always = overhead_seconds + gateway.cpu_seconds
+    always = overhead_seconds + gateway.seconds()
     return Prediction(
         p50_seconds=always + _quantile(queue, *wait, 0.50),
         p99_seconds=always + _quantile(queue, *wait, 0.99),
@@ -324,12 +344,6 @@ def predict(
     )
 
 
-def _capacity(model: ModelTier, batching: Batching) -> float:
-    """Images per second of one replica, in full batches."""
-    limit = batching.max_batch_size
-    return batching.num_batch_threads * limit / model.seconds(limit, limit)
-
-
 def _quantile(queue: BatchQueue, waits: float, mean: float, share: float) -> float:
     """What so many images stay below: the histogram's time and the wait before it, added."""
     low, high = 0.0, queue.seconds[-1] + 50 * mean
@@ -338,4 +352,290 @@ def _quantile(queue: BatchQueue, waits: float, mean: float, share: float) -> flo
         late = (middle - queue.seconds) / mean
         above = np.where(late < 0, 1.0, waits * np.exp(-late.clip(0)))
         low, high = (middle, high) if queue.shares @ above > 1 - share else (low, middle)
-    return high
+    return float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierPlan:
+    """What one tier needs, and what to write into its manifests."""
+
+    needed: int  # for the demand, with nothing lost
+    replicas: int  # with headroom: what is paid for, and the autoscaler's maxReplicas
+    room: int  # replicas that nodes must have room for while a rollout is under way
+    min_replicas: int  # the autoscaler's, for the quietest hour
+    utilisation: float  # at the demand, with all replicas
+    target_images_per_second: float  # of a replica: with more, one is added
+    target_percent: int | None  # the same as averageUtilization; None: processors do not tell
+    cores: float  # to be requested: the percentage is of these
+    cost_per_hour: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `plan` found, and how images fare with it."""
+
+    demand: Demand
+    gateways: TierPlan
+    models: TierPlan
+    batching: Batching
+    expected: Prediction  # with all replicas
+    after_loss: Prediction  # with those that are needed
+
+    @property
+    def cost_per_hour(self) -> float:
+        """Of both tiers, headroom included."""
+        return self.gateways.cost_per_hour + self.models.cost_per_hour
+
+    @property
+    def cost_per_million(self) -> float:
+        """Of a million images, as long as the demand lasts."""
+        return self.cost_per_hour / (3600 * self.demand.images_per_second) * 1e6
+
+    def changes(self) -> dict[str, str]:
+        """Which field of which file of the repository gets which value."""
+        rows = {"serving/batching.txt": "  ".join(self.batching.text().splitlines())}
+        for name, tier in (("gateway", self.gateways), ("model", self.models)):
+            rows[f"base/{name}.yaml: resources.requests.cpu"] = f"{tier.cores:g}"
+            autoscaler = f"components/autoscaling/{name}.yaml: spec"
+            rows[f"{autoscaler}.minReplicas"] = str(tier.min_replicas)
+            rows[f"{autoscaler}.maxReplicas"] = str(tier.replicas)
+            metric = f"{autoscaler}.metrics[0]"
+            if tier.target_percent is None:
+                rows[f"{metric}.type"] = "Pods, of a metric that counts images a second"
+                rows[f"{metric}.pods.target.averageValue"] = f"{tier.target_images_per_second:.3g}"
+            else:
+                rows[f"{metric}.resource.target.averageUtilization"] = str(tier.target_percent)
+        return rows
+
+
+def plan(
+    demand: Demand,
+    gateway: GatewayTier,
+    model: ModelTier,
+    headroom: Headroom = Headroom(),
+    *,
+    batch_timeout_seconds: float = 0.0,
+) -> Plan:
+    """The cheapest numbers of replicas that meet the demand, and their settings.
+
+    What one replica of each tier may be given, for the wanted p99 and at the least price an image,
+    does not depend on the demand: dividing by it gives the numbers. Raises CannotBeMet where
+    even replicas that have next to nothing to do are too slow.
+    """
+    per_call = demand.images_per_call
+    sizes = tuple(size for size in model.sizes() if size >= per_call)
+    if not sizes:
+        raise CannotBeMet(
+            f"a call may bring {per_call} images, but the model's largest batch has"
+            f" {model.sizes()[-1]}: lower images_per_call, here and at the gateway"
+        )
+    batching, at_gateway, at_model = _limits(
+        replace(demand, images_per_second=0), gateway, model, sizes, batch_timeout_seconds
+    )
+    wanted, overhead = demand.images_per_second, demand.overhead_seconds
+    needed = math.ceil(wanted / at_gateway - EPSILON), math.ceil(wanted / at_model - EPSILON)
+    numbers = [headroom.replicas(*each) for each in zip(needed, (gateway, model), strict=True)]
+    expected, after_loss = (
+        _predict(gateway, model, batching, wanted / gateways, wanted / models, overhead)
+        for gateways, models in (numbers, needed)
+    )
+
+    def tier_plan(tier: Tier, index: int, limit: float, utilisation: float) -> TierPlan:
+        replicas = numbers[index]
+        # As much as a replica may get, so that those that are left can take the share of the lost.
+        target = limit * needed[index] / replicas / (1 + TOLERANCE)
+        return TierPlan(
+            needed=needed[index],
+            replicas=replicas,
+            room=replicas + tier.max_surge,
+            min_replicas=headroom.replicas(1, tier),
+            utilisation=utilisation,
+            target_images_per_second=target,
+            target_percent=_percent(gateway, model, batching, tier, target),
+            cores=tier.cores,
+            cost_per_hour=replicas * tier.price_per_hour,
+        )
+
+    return Plan(
+        demand=demand,
+        gateways=tier_plan(gateway, 0, at_gateway, expected.gateway_utilisation),
+        models=tier_plan(model, 1, at_model, expected.model_utilisation),
+        batching=batching,
+        expected=expected,
+        after_loss=after_loss,
+    )
+
+
+def _percent(
+    gateway: GatewayTier, model: ModelTier, batching: Batching, tier: Tier, target: float
+) -> int | None:
+    """How busy a replica's cores are at `target`, or None where that does not tell the load.
+
+    A thread that runs small batches is as busy as one that runs large ones. If half the load uses
+    almost as much, no threshold tells them apart.
+    """
+    if tier is gateway:
+        return math.floor(100 * target / gateway.images_per_second())
+    full, half = (
+        batch_queue(model, batching, rate / model.batch_threads).utilisation
+        for rate in (target, target / 2)
+    )
+    return math.floor(100 * full) if not model.gpu and half < TELLING * full else None
+
+
+@lru_cache(maxsize=256)
+def _limits(
+    demand: Demand,
+    gateway: GatewayTier,
+    model: ModelTier,
+    sizes: tuple[int, ...],
+    timeout: float,
+) -> tuple[Batching, float, float]:
+    """Batch settings, and what a gateway and a model may be given, at the least price an image."""
+    p99_seconds, overhead = demand.p99_seconds, demand.overhead_seconds
+    found, least = [], math.inf
+    for size in sizes:
+        batching = _batching(model, size, timeout, p99_seconds)
+        for load in GATEWAY_LOADS:
+            at_gateway = load * gateway.images_per_second()
+            rates = [load * model.images_per_second(size) for load in LOADS]
+
+            def seconds(rate, at_gateway=at_gateway, batching=batching):
+                each = _predict(gateway, model, batching, at_gateway, rate, overhead)
+                return each.p99_seconds
+
+            within = bisect_right(rates, p99_seconds, key=seconds)
+            least = min(least, seconds(rates[0]))
+            if within:
+                at_model = rates[within - 1]
+                price = gateway.price_per_hour / at_gateway + model.price_per_hour / at_model
+                found.append((price, -at_model, batching, at_gateway))
+    if not found:
+        alone = overhead + gateway.seconds() + timeout + model.seconds(1, 1)
+        raise CannotBeMet(
+            f"a p99 of {1000 * p99_seconds:.0f} ms cannot be had with any number of replicas:"
+            f" an image alone takes {1000 * alone:.0f} ms, and the p99 of replicas with next to"
+            f" nothing to do is {1000 * least:.0f} ms. Ask for that, or make the model faster"
+        )
+    # The smallest batch that is about as cheap: it needs less memory, and less time to warm up.
+    price = min(found)[0] * (1 + NEGLIGIBLE)
+    smallest = min(each[2].max_batch_size for each in found if each[0] <= price)
+    _, rate, batching, at_gateway = min(
+        each for each in found if each[2].max_batch_size == smallest
+    )
+    return batching, at_gateway, -rate
+
+
+def _batching(model: ModelTier, size: int, timeout: float, p99_seconds: float) -> Batching:
+    """The settings for a maximum: whoever would wait for longer than the aim is refused at once."""
+    late = math.ceil(model.batch_threads * p99_seconds / model.seconds(size, size))
+    return Batching(
+        max_batch_size=size,
+        batch_timeout_seconds=timeout,
+        allowed_batch_sizes=tuple(each for each in model.sizes() if each <= size and model.gpu),
+        num_batch_threads=model.batch_threads,
+        max_enqueued_batches=late + 1,  # the one that is being filled counts, too
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on one machine."""
+
+    sizes: tuple[int, ...]  # of batches
+    seconds: tuple[float, ...]  # that these took
+    gateway_cpu_seconds: float
+    overhead_seconds: float  # of messages and network, for an image of 1 MB
+    cpus: int
+    curve: tuple[dict, ...] = ()  # offered and answered images/s, p50 and p99 in s, gateways
+    files: tuple[str, ...] = ()
+
+
+def read_measured(folder: Path) -> Measured:
+    """What benchmarks/ holds: of scale.json, or, where there is none, of the two other files.
+
+    These know batches of two sizes only, and no curve. Raises TutorialError for a file that is
+    missing, or that lacks something.
+    """
+    read: dict[str, dict] = {}
+
+    def load(name: str) -> dict:
+        read[name] = json.loads((folder / name).read_text())
+        return read[name]
+
+    try:
+        server = load("model_server.json")
+        overhead = server["overhead_without_model"]["overhead_ms"]["median"] / 1000
+        if (folder / "scale.json").exists():
+            scale = load("scale.json")
+            sizes, seconds = scale["batches"]["sizes"], scale["batches"]["seconds"]
+            gateway, machine, curve = scale["gateway_cpu_seconds"], scale["machine"], scale["curve"]
+        else:
+            full = int(
+                re.search(r"max_batch_size \{ value: (\d+)", server["settings"]["batching"])[1]
+            )
+            alone = [each["direct_ms"] for each in server["overhead"]["rounds"]]
+            rates = [each["direct_images_per_s"] for each in server["throughput"]["rounds"]]
+            sizes = 1, full
+            seconds = statistics.median(alone) / 1000, full / statistics.median(rates)
+            gateway = load("gateway.json")["requests"]["cpu_ms"]["upload"]["median"] / 1000
+            machine, curve = server["machine"], ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__} {error}"
+        raise TutorialError(f"no figures can be read from {folder}: {what}") from error
+    return Measured(
+        sizes=tuple(sizes),
+        seconds=tuple(seconds),
+        gateway_cpu_seconds=gateway,
+        overhead_seconds=overhead,
+        cpus=machine["cpus"],
+        curve=tuple(curve),
+        files=tuple(sorted(read)),
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A point of the measured curve, and what was predicted for it."""
+
+    offered: float  # images per second
+    gateways: int
+    measured_p99: float
+    predicted_p99: float  # infinite where the formula expects a queue that only grows
+
+    @property
+    def error(self) -> float:
+        """0.1: predicted 10% too slow."""
+        return self.predicted_p99 / self.measured_p99 - 1
+
+
+def compare(
+    measured: Measured, gateway: GatewayTier, model: ModelTier, batching: Batching
+) -> list[Compared]:
+    """Each point of the curve, measured on one machine with one model, against the prediction.
+
+    All share the machine's processors: what the gateways take is missing to the model, whose
+    batches are slower by that much.
+    """
+    found = []
+    for point in measured.curve:
+        offered = point["offered"]
+        left = 1 - offered * measured.gateway_cpu_seconds / measured.cpus
+        predicted = math.inf
+        if left > 0:
+            slowed = replace(
+                model,
+                fixed_seconds=model.fixed_seconds / left,
+                per_image_seconds=model.per_image_seconds / left,
+            )
+            predicted = predict(
+                gateway,
+                slowed,
+                batching,
+                images_per_second=offered,
+                gateways=point["gateways"],
+                models=1,
+                overhead_seconds=measured.overhead_seconds,
+            ).p99_seconds
+        found.append(Compared(offered, point["gateways"], point["p99"], predicted))
+    return found

@@ -38,8 +38,7 @@ class _Gateway:
     """Cores with one queue, and the models in an order of their own."""
 
     def __init__(self, env: simpy.Environment, tier: GatewayTier, models: Sequence["_Model"]):
-        self.servers = max(1, int(tier.cores))
-        self.cores = simpy.Resource(env, self.servers)
+        self.cores = simpy.Resource(env, tier.servers())
         self.turns: Iterator[_Model] = cycle(models)
         self.busy = 0.0
 
@@ -60,7 +59,9 @@ class _Model:
         self.env, self.tier, self.batching = env, tier, batching
         self.waiting: deque[tuple[float, float]] = deque()  # came to a gateway, came here
         self.news = env.event()
-        self.answered: list[tuple[float, float, float]] = []  # when, after how long, waited how long
+        self.answered: list[
+            tuple[float, float, float]
+        ] = []  # when, after how long, waited how long
         self.batches, self.busy = 0, 0.0
         for _ in range(batching.num_batch_threads):
             env.process(self.run())
@@ -113,7 +114,7 @@ def simulate(
     fronts = [_Gateway(env, gateway, random.permutation(np.array(tiers))) for _ in range(gateways)]
     gaps = random.exponential(1 / images_per_second, images)
     chosen = random.integers(gateways, size=images)
-    mean = gateway.cpu_seconds * fronts[0].servers / gateway.cores
+    mean = gateway.seconds()
     if gateway.variation:
         shape = gateway.variation**-2
         work = random.gamma(shape, mean / shape, images)
@@ -127,14 +128,13 @@ def simulate(
 
     env.process(arrive())
     env.run()
-    seconds = env.now
     answers = np.array(sorted(answer for tier in tiers for answer in tier.answered))
     answers = answers[round(SETTLING * images) :]
-    threads = models * batching.num_batch_threads
+    cores, threads = gateways * gateway.servers(), models * batching.num_batch_threads
     return Simulated(
         latencies=answers[:, 1] + overhead_seconds,
-        gateway_utilisation=sum(one.busy for one in fronts) / (len(fronts) * fronts[0].servers * seconds),
-        model_utilisation=sum(one.busy for one in tiers) / (threads * seconds),
+        gateway_utilisation=sum(one.busy for one in fronts) / (cores * env.now),
+        model_utilisation=sum(one.busy for one in tiers) / (threads * env.now),
         mean_batch=images / sum(one.batches for one in tiers),
         queue_seconds=float(answers[:, 2].mean()),
     )
