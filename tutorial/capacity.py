@@ -17,7 +17,7 @@ import json
 import math
 import re
 import statistics
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,7 +27,7 @@ import numpy as np
 
 from tutorial import TutorialError
 
-LOADS = [percent / 100 for percent in range(1, 99)]  # of a replica's capacity, that are tried
+LOADS = [percent / 100 for percent in range(1, 96)]  # of a replica's capacity, that are tried
 GATEWAY_LOADS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 EPSILON = 1e-9
 NEGLIGIBLE = 0.02  # of a price
@@ -211,11 +211,17 @@ class BatchQueue:
 
 
 @lru_cache(maxsize=4096)
-def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) -> BatchQueue:
+def batch_queue(
+    model: ModelTier,
+    batching: Batching,
+    images_per_second: float,
+    gateways: int = 1,
+    models: int = 1,
+) -> BatchQueue:
     """What becomes of images of which one batch thread gets so many a second, below its capacity.
 
     A chain is solved for how many wait when a batch ends: all of them, up to the maximum, are the
-    next batch, and what arrives during its run, which is Poisson, waits for the one after. A first
+    next batch, and what arrives during its run (see `arrivals`) waits for the one after. A first
     image that meets an idle thread waits for the timeout. One that arrives during a run shorter
     than the timeout waits for its end, or for the timeout; the chain passes that over.
     """
@@ -226,14 +232,14 @@ def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) 
     most = math.ceil(limit + full + 8 * math.sqrt(full) + 6 / (1 - full / limit))
 
     # What follows on an idle thread: an image, and those that come before its time is up.
-    idle = np.append(0.0, _poisson(np.array([rate * timeout]), limit))
+    idle = np.append(0.0, arrivals(np.array([rate * timeout]), limit, gateways, models))
     idle[limit] += 1 - idle.sum()
-    arrivals = _poisson(rate * runs, most)
+    during = arrivals(rate * runs, most, gateways, models)
     step = np.zeros((most, most))
-    step[0] = idle @ arrivals
+    step[0] = idle @ during
     for waiting in range(1, most):
         left = max(waiting - limit, 0)
-        step[waiting, left:] = arrivals[min(waiting, limit), : most - left]
+        step[waiting, left:] = during[min(waiting, limit), : most - left]
     step[:, -1] += 1 - step.sum(axis=1)
     balance = step.T - np.eye(most)
     balance[-1] = 1
@@ -247,17 +253,16 @@ def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) 
     seconds, shares, waits = [], [], []
 
     def note(wait, size, share):
-        run = np.interp(size, np.arange(limit + 1), runs) if not model.gpu else runs[size]
-        seconds.append((wait + run).ravel())
-        waits.append(wait.ravel())
-        shares.append(share.ravel())
+        seconds.append(wait + runs[size])
+        waits.append(wait)
+        shares.append(share)
 
     sizes = np.arange(1, limit + 1)
     note(np.full(limit, timeout), sizes, chain[0] * idle[1:])  # who wakes the thread
     note(np.full(limit, timeout / 2), sizes, chain[0] * idle[1:] * (sizes - 1))  # and its company
     moments = (np.arange(MOMENTS) + 0.5) / MOMENTS
     for size in np.flatnonzero(batches > 1e-9):
-        ahead = _poisson(rate * runs[size] * moments, most)
+        ahead = arrivals(rate * runs[size] * moments, most, gateways, models)
         if size == limit:
             ahead = np.array([np.convolve(behind, row)[:most] for row in ahead])
         else:
@@ -287,10 +292,22 @@ def batch_queue(model: ModelTier, batching: Batching, images_per_second: float) 
     )
 
 
-def _poisson(means: np.ndarray, count: int) -> np.ndarray:
-    """The probabilities of 0 to count - 1 arrivals, a row for each number that is expected."""
-    steps = np.maximum(means, 1e-300)[:, None] / np.arange(1, count)
-    return np.exp(np.cumsum(np.log(np.c_[np.exp(-means), steps]), axis=1))
+def arrivals(means: np.ndarray, count: int, gateways: int, models: int) -> np.ndarray:
+    """The probabilities of 0 to count - 1 arrivals at one model, a row for each expected number.
+
+    Poisson with one model. Of several, each gateway serves one after the other, so that one model
+    gets every `models`-th of its images, give or take one: the variance is at most
+    1 / models + gateways / (4 * mean) of Poisson's, and the numbers are taken for binomial.
+    """
+    means = np.maximum(means, 1e-300)[:, None]
+    spread = 1 / models + gateways / (4 * means)
+    trials = np.where(spread < 1, np.ceil(means / (1 - spread.clip(0, 1 - EPSILON))), 1 / EPSILON)
+    chance = means / trials
+    numbers = np.arange(1, count)
+    steps = ((trials - numbers + 1) / numbers).clip(0) * chance / (1 - chance)
+    with np.errstate(divide="ignore"):  # more than there are trials: the logarithm of nothing
+        logarithms = np.log(np.hstack([np.exp(trials * np.log1p(-chance)), steps]))
+    return np.exp(np.cumsum(logarithms, axis=1))
 
 
 def predict(
@@ -306,22 +323,9 @@ def predict(
     """How images fare in so many replicas of each tier.
 
     The waits in both tiers are taken for independent, and a replica with several batch threads for
-    several replicas with one, which is a little worse than it. With several models the truth is
-    better: gateways take turns, so that arrivals at one model are more regular than Poisson's.
+    several replicas with one, which is a little worse than it.
     """
-    shares = images_per_second / gateways, images_per_second / models
-    return _predict(gateway, model, batching, *shares, overhead_seconds)
-
-
-def _predict(
-    gateway: GatewayTier,
-    model: ModelTier,
-    batching: Batching,
-    at_gateway: float,
-    at_model: float,
-    overhead_seconds: float,
-) -> Prediction:
-    """The same, where each gateway and each model get so many images a second."""
+    at_gateway, at_model = images_per_second / gateways, images_per_second / models
     gateway_load = at_gateway / gateway.images_per_second()
     model_load = at_model / model.images_per_second(batching.max_batch_size)
     if max(gateway_load, model_load) > LOADS[-1] + EPSILON:
@@ -331,7 +335,8 @@ def _predict(
             gateway_utilisation=min(gateway_load, 1.0),
             model_utilisation=min(model_load, 1.0),
         )
-    queue = batch_queue(model, batching, at_model / model.batch_threads)
+    turns = (gateways, models) if models > 1 else (1, 1)
+    queue = batch_queue(model, batching, at_model / model.batch_threads, *turns)
     wait = gateway_wait(gateway, at_gateway)
     always = overhead_seconds + gateway.seconds()
     return Prediction(
@@ -418,9 +423,9 @@ def plan(
 ) -> Plan:
     """The cheapest numbers of replicas that meet the demand, and their settings.
 
-    What one replica of each tier may be given, for the wanted p99 and at the least price an image,
-    does not depend on the demand: dividing by it gives the numbers. Raises CannotBeMet where
-    even replicas that have next to nothing to do are too slow.
+    What one gateway and one model may be given, for the wanted p99 and at the least price an image,
+    does not depend on the demand: dividing by it gives the numbers, for models the most that are
+    needed. Raises CannotBeMet where even replicas with next to nothing to do are too slow.
     """
     per_call = demand.images_per_call
     sizes = tuple(size for size in model.sizes() if size >= per_call)
@@ -432,18 +437,33 @@ def plan(
     batching, at_gateway, at_model = _limits(
         replace(demand, images_per_second=0), gateway, model, sizes, batch_timeout_seconds
     )
-    wanted, overhead = demand.images_per_second, demand.overhead_seconds
-    needed = math.ceil(wanted / at_gateway - EPSILON), math.ceil(wanted / at_model - EPSILON)
-    numbers = [headroom.replicas(*each) for each in zip(needed, (gateway, model), strict=True)]
-    expected, after_loss = (
-        _predict(gateway, model, batching, wanted / gateways, wanted / models, overhead)
-        for gateways, models in (numbers, needed)
-    )
 
-    def tier_plan(tier: Tier, index: int, limit: float, utilisation: float) -> TierPlan:
+    def fare(gateways: int, models: int) -> Prediction:
+        return predict(
+            gateway,
+            model,
+            batching,
+            images_per_second=demand.images_per_second,
+            gateways=gateways,
+            models=models,
+            overhead_seconds=demand.overhead_seconds,
+        )
+
+    gateways = math.ceil(demand.images_per_second / at_gateway - EPSILON)
+    most = math.ceil(demand.images_per_second / at_model - EPSILON)
+    # As if they were alone, so many models would be needed; taking turns, fewer may do.
+    models = 1 + bisect_left(
+        range(1, most), True, key=lambda few: fare(gateways, few).p99_seconds <= demand.p99_seconds
+    )
+    needed = gateways, models
+    limits = at_gateway, max(at_model, demand.images_per_second / models)
+    numbers = [headroom.replicas(*each) for each in zip(needed, (gateway, model), strict=True)]
+    expected, after_loss = fare(*numbers), fare(*needed)
+
+    def tier_plan(tier: Tier, index: int, utilisation: float) -> TierPlan:
         replicas = numbers[index]
         # As much as a replica may get, so that those that are left can take the share of the lost.
-        target = limit * needed[index] / replicas / (1 + TOLERANCE)
+        target = limits[index] * needed[index] / replicas / (1 + TOLERANCE)
         return TierPlan(
             needed=needed[index],
             replicas=replicas,
@@ -458,8 +478,8 @@ def plan(
 
     return Plan(
         demand=demand,
-        gateways=tier_plan(gateway, 0, at_gateway, expected.gateway_utilisation),
-        models=tier_plan(model, 1, at_model, expected.model_utilisation),
+        gateways=tier_plan(gateway, 0, expected.gateway_utilisation),
+        models=tier_plan(model, 1, expected.model_utilisation),
         batching=batching,
         expected=expected,
         after_loss=after_loss,
@@ -496,13 +516,20 @@ def _limits(
     found, least = [], math.inf
     for size in sizes:
         batching = _batching(model, size, timeout, p99_seconds)
+        rates = [load * model.images_per_second(size) for load in LOADS]
         for load in GATEWAY_LOADS:
             at_gateway = load * gateway.images_per_second()
-            rates = [load * model.images_per_second(size) for load in LOADS]
 
             def seconds(rate, at_gateway=at_gateway, batching=batching):
-                each = _predict(gateway, model, batching, at_gateway, rate, overhead)
-                return each.p99_seconds
+                return predict(
+                    gateway,
+                    model,
+                    batching,
+                    images_per_second=rate,
+                    gateways=rate / at_gateway,
+                    models=1,
+                    overhead_seconds=overhead,
+                ).p99_seconds
 
             within = bisect_right(rates, p99_seconds, key=seconds)
             least = min(least, seconds(rates[0]))
