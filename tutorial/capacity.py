@@ -397,11 +397,12 @@ class Plan:
         return self.cost_per_hour / (3600 * self.demand.images_per_second) * 1e6
 
     def changes(self) -> dict[str, str]:
-        """Which field of which file of the repository gets which value."""
-        rows = {"serving/batching.txt": "  ".join(self.batching.text().splitlines())}
+        """Which field of which manifest gets which value; `batching` has a file of its own."""
+        rows = {}
         for name, tier in (("gateway", self.gateways), ("model", self.models)):
-            rows[f"base/{name}.yaml: resources.requests.cpu"] = f"{tier.cores:g}"
-            autoscaler = f"components/autoscaling/{name}.yaml: spec"
+            container = f"k8s/base/{name}.yaml: spec.template.spec.containers[0]"
+            rows[f"{container}.resources.requests.cpu"] = f"{tier.cores:g}"
+            autoscaler = f"k8s/components/autoscaling/{name}.yaml: spec"
             rows[f"{autoscaler}.minReplicas"] = str(tier.min_replicas)
             rows[f"{autoscaler}.maxReplicas"] = str(tier.replicas)
             metric = f"{autoscaler}.metrics[0]"

@@ -13,7 +13,7 @@ from itertools import cycle
 import numpy as np
 import simpy
 
-from tutorial.capacity import Batching, GatewayTier, ModelTier
+from tutorial.capacity import Batching, Demand, GatewayTier, ModelTier
 
 SETTLING = 0.1  # of the images come before the queues are as long as they will be: not counted
 EPSILON = 1e-9  # seconds, by which a clock may be off
@@ -138,3 +138,32 @@ def simulate(
         mean_batch=images / sum(one.batches for one in tiers),
         queue_seconds=float(answers[:, 2].mean()),
     )
+
+
+def fewest_models(
+    demand: Demand,
+    gateway: GatewayTier,
+    model: ModelTier,
+    batching: Batching,
+    *,
+    gateways: int,
+    at_most: int,
+    images: int = 20_000,
+    seed: int = 1,
+) -> int:
+    """How many models the simulation needs for the demand; at_most + 1 where these are too few."""
+    for models in range(at_most, 0, -1):
+        simulated = simulate(
+            gateway,
+            model,
+            batching,
+            images_per_second=demand.images_per_second,
+            gateways=gateways,
+            models=models,
+            overhead_seconds=demand.overhead_seconds,
+            images=images,
+            seed=seed,
+        )
+        if simulated.percentile(99) > demand.p99_seconds:
+            return models + 1
+    return 1
