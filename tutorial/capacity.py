@@ -396,6 +396,19 @@ class Plan:
         """Of a million images, as long as the demand lasts."""
         return self.cost_per_hour / (3600 * self.demand.images_per_second) * 1e6
 
+    def summary(self) -> str:
+        """What it comes to, in four lines."""
+        gateways, models = self.gateways, self.models
+        return (
+            f"{gateways.replicas} gateways ({gateways.needed} needed),"
+            f" {models.replicas} models ({models.needed} needed)\n"
+            f"p99 {1000 * self.expected.p99_seconds:.0f} ms,"
+            f" after a loss {1000 * self.after_loss.p99_seconds:.0f} ms\n"
+            f"busy: gateways {gateways.utilisation:.0%}, models {models.utilisation:.0%},"
+            f" in batches of {self.expected.mean_batch:.1f}\n"
+            f"{self.cost_per_hour:.2f} an hour, {self.cost_per_million:.2f} a million images"
+        )
+
     def changes(self) -> dict[str, str]:
         """Which field of which manifest gets which value; `batching` has a file of its own."""
         rows = {}
