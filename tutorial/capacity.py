@@ -33,6 +33,7 @@ EPSILON = 1e-9
 NEGLIGIBLE = 0.02  # of a price
 TELLING = 0.8  # half the load must use less than this of what the load uses, to scale by it
 TOLERANCE = 0.1  # a HorizontalPodAutoscaler does nothing as long as it is off by less
+MEMORY = 4  # batches that a queue remembers; by simulation: still safe, and nearer than one
 MOMENTS = 16  # of a batch's run, at which arrivals are looked at
 
 
@@ -297,10 +298,13 @@ def arrivals(means: np.ndarray, count: int, gateways: int, models: int) -> np.nd
 
     Poisson with one model. Of several, each gateway serves one after the other, so that one model
     gets every `models`-th of its images, give or take one: the variance is at most
-    1 / models + gateways / (4 * mean) of Poisson's, and the numbers are taken for binomial.
+    1 / models + gateways / (4 * mean) of Poisson's. That is less the longer one looks, and a queue
+    remembers several batches (the relevant time of W. Whitt and W. You, "Using robust queueing to
+    expose the impact of dependence in single-server queues", 2018), so the mean is that of MEMORY
+    batches. The numbers are taken for binomial.
     """
     means = np.maximum(means, 1e-300)[:, None]
-    spread = 1 / models + gateways / (4 * means)
+    spread = 1 / models + gateways / (4 * MEMORY * means)
     trials = np.where(spread < 1, np.ceil(means / (1 - spread.clip(0, 1 - EPSILON))), 1 / EPSILON)
     chance = means / trials
     numbers = np.arange(1, count)

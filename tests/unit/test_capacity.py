@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tutorial import TutorialError, services
 from tutorial.capacity import (
+    MEMORY,
     Batching,
     CannotBeMet,
     Demand,
@@ -112,7 +113,7 @@ def test_taking_turns_spreads_arrivals_less_and_loses_none(mean, gateways, model
     assert shares.sum() == pytest.approx(1)
     assert shares @ numbers == pytest.approx(mean, rel=1e-6)
     variance = shares @ (numbers - mean) ** 2
-    bound = mean / models + gateways / 4
+    bound = mean / models + gateways / (4 * MEMORY)
     assert variance <= min(mean, bound + 1) + 1e-6  # 1: trials are whole numbers
 
 
