@@ -641,15 +641,25 @@ def read_measured(folder: Path) -> Measured:
 
 @dataclass(frozen=True)
 class Compared:
-    """A point of the measured curve, and what was predicted for it."""
+    """A point of the measured curve, and what was predicted for it.
+
+    Predicted seconds are infinite where the formula expects a queue that only grows.
+    """
 
     offered: float  # images per second
     gateways: int
+    measured_p50: float
+    predicted_p50: float
     measured_p99: float
-    predicted_p99: float  # infinite where the formula expects a queue that only grows
+    predicted_p99: float
 
     @property
-    def error(self) -> float:
+    def p50_error(self) -> float:
+        """0.1: predicted 10% too slow."""
+        return self.predicted_p50 / self.measured_p50 - 1
+
+    @property
+    def p99_error(self) -> float:
         """0.1: predicted 10% too slow."""
         return self.predicted_p99 / self.measured_p99 - 1
 
@@ -665,22 +675,29 @@ def compare(
     found = []
     for point in measured.curve:
         offered = point["offered"]
-        left = 1 - offered * measured.gateway_cpu_seconds / measured.cpus
-        predicted = math.inf
-        if left > 0:
-            slowed = replace(
-                model,
-                fixed_seconds=model.fixed_seconds / left,
-                per_image_seconds=model.per_image_seconds / left,
-            )
-            predicted = predict(
-                gateway,
-                slowed,
-                batching,
-                images_per_second=offered,
+        left = max(EPSILON, 1 - offered * measured.gateway_cpu_seconds / measured.cpus)
+        slowed = replace(
+            model,
+            fixed_seconds=model.fixed_seconds / left,
+            per_image_seconds=model.per_image_seconds / left,
+        )
+        predicted = predict(
+            gateway,
+            slowed,
+            batching,
+            images_per_second=offered,
+            gateways=point["gateways"],
+            models=1,
+            overhead_seconds=measured.overhead_seconds,
+        )
+        found.append(
+            Compared(
+                offered=offered,
                 gateways=point["gateways"],
-                models=1,
-                overhead_seconds=measured.overhead_seconds,
-            ).p99_seconds
-        found.append(Compared(offered, point["gateways"], point["p99"], predicted))
+                measured_p50=point["p50"],
+                predicted_p50=predicted.p50_seconds,
+                measured_p99=point["p99"],
+                predicted_p99=predicted.p99_seconds,
+            )
+        )
     return found

@@ -270,8 +270,9 @@ def test_a_curve_is_compared_point_by_point(figures):
     assert measured.files == ("model_server.json", "scale.json")
     assert fit_batches(measured.sizes, measured.seconds) == pytest.approx((0.005, 0.007))
     first, second = compare(measured, GATEWAY, MODEL, Batching(max_batch_size=32))
-    assert first.error == pytest.approx(first.predicted_p99 / 0.05 - 1)
-    assert 0.02 < first.predicted_p99 < 0.06
+    assert first.p50_error == pytest.approx(first.predicted_p50 / 0.02 - 1)
+    assert first.p99_error == pytest.approx(first.predicted_p99 / 0.05 - 1)
+    assert 0.015 < first.predicted_p50 < 0.03 < first.predicted_p99 < 0.06
     assert second.predicted_p99 == math.inf
     assert second.gateways == 3
 
