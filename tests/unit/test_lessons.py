@@ -46,7 +46,7 @@ def test_links_lead_somewhere(lesson):
 def test_one_cell_of_parameters_each_a_literal_with_a_comment(lesson):
     [cell] = [c for c in cells(lesson, "code") if "parameters" in c["metadata"].get("tags", [])]
     for line in source(cell).splitlines():
-        assert re.fullmatch(r"[A-Z_]+ = .+  # .+", line), line
+        assert re.fullmatch(r"[A-Z0-9_]+ = .+  # .+", line), line
     for statement in ast.parse(source(cell)).body:
         ast.literal_eval(statement.value)
 
