@@ -18,7 +18,8 @@ from benchmarks import draw
 from benchmarks.common import ROOT
 from benchmarks.compare import report
 
-BENCHMARKS = ("gateway", "model_server", "scale", "scaled_decoding")
+BENCHMARKS = ("gateway", "model_server", "runtimes", "scale", "scaled_decoding")
+PHOTOS = {"runtimes": "--photos={}", "scaled_decoding": "{}"}  # how to say where these are
 
 
 def run(name: str, arguments: list[str]) -> None:
@@ -49,7 +50,8 @@ def main() -> None:
         if name == "scaled_decoding" and not options.photos:
             print("not run: it needs photos, --photos DATA/validation")
             continue
-        run(name, [str(options.photos.resolve())] if name == "scaled_decoding" else [])
+        wants_photos = options.photos and name in PHOTOS
+        run(name, [PHOTOS[name].format(options.photos.resolve())] if wants_photos else [])
     matplotlib.use("agg")
     for path in draw.draw_all():
         print(f"\ndrew {path.relative_to(ROOT)}")

@@ -115,8 +115,8 @@ def main() -> None:
             steps["answers"] = lambda: compare_answers(options.photos)
         result = run(steps)
     result["machine"]["amx_bf16"] = has_bfloat16_units()
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "weights": WEIGHTS}
-    write(result | {"settings": settings, "aims": AIMS}, options.output)
+    settings = {"rounds": options.rounds, "seconds": options.seconds}
+    write(result | {"settings": settings, "weights": WEIGHTS, "aims": AIMS}, options.output)
 
 
 if __name__ == "__main__":
