@@ -3,6 +3,7 @@
 import argparse
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description="Serve SavedModels as TensorFlow Serving does, on a machine without Docker.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"TensorFlow {version('tensorflow')}")
     _add_models(parser.add_argument_group("what is served"))
     _add_running(parser.add_argument_group("how it is run"))
     _add_faces(parser.add_argument_group("where it is asked"))
