@@ -26,7 +26,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description="Serve SavedModels as TensorFlow Serving does, on a machine without Docker.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"TensorFlow {version('tensorflow')}")
+    tensorflow = f"TensorFlow {version('tensorflow')}"
+    parser.add_argument("--version", action="version", version=tensorflow)
     _add_models(parser.add_argument_group("what is served"))
     _add_running(parser.add_argument_group("how it is run"))
     _add_faces(parser.add_argument_group("where it is asked"))
@@ -165,8 +166,8 @@ def _adders(group: argparse._ArgumentGroup) -> tuple[partial, partial, partial]:
     add = group.add_argument
     return (
         partial(add),
-        partial(add, type=_whole_number),
-        partial(add, type=_switch, nargs="?", const=True),
+        partial(add, type=_whole_number, metavar="N"),
+        partial(add, type=_switch, nargs="?", const=True, metavar="true|false"),
     )
 
 
