@@ -234,7 +234,7 @@ def measure_curve(both: Stand, rounds: int) -> list[dict]:
             met = [both.ask(gateways=gateways, rate=rate, seed=seed) for seed in range(rounds)]
             results = [each.load for each in met]
             cores = {
-                tier: round(statistics.mean(m.cpu_seconds[tier] / both.seconds for m in met), 3)
+                tier: round(statistics.mean(m.cpu_seconds[tier] / m.load.duration for m in met), 3)
                 for tier in met[0].cpu_seconds
             }
             rates = {
