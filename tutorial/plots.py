@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import matplotlib.pyplot as plt
-from IPython.display import display
+from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -28,7 +28,8 @@ def watched(
     """
     figure = plt.figure(figsize=size, layout="constrained")
     draw(figure)
-    shown, drawn = display(figure, display_id=True), time.monotonic()
+    shown, drawn = DisplayHandle(), time.monotonic()
+    shown.display(figure)
     steps = list(steps)
     for number, step in enumerate(tqdm(steps), start=1):
         yield step

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from benchmarks import __main__ as everything
 from benchmarks import compare, draw
-from benchmarks.__main__ import BENCHMARKS
 from benchmarks.common import spread
 from tutorial.services import ROOT
 
@@ -43,11 +43,30 @@ def test_the_report_names_changes_and_another_machine():
     ]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", everything.BENCHMARKS)
 def test_every_benchmark_has_a_result_beside_it(name):
     path = ROOT / "benchmarks" / f"{name}.py"
     assert f"python -m benchmarks.{name}" in path.read_text()
     assert json.loads(path.with_suffix(".json").read_text())
+
+
+def test_all_of_them_run_are_compared_and_say_whose_weights(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "benchmarks/scale.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(result(10, 11, 12)))
+
+    def measure(command, **_):
+        assert command[1:] == ["-m", "benchmarks.scale"]
+        path.write_text(json.dumps(result(20, 21, 22) | {"weights": "random weights"}))
+
+    monkeypatch.setattr(everything, "ROOT", tmp_path)
+    monkeypatch.setattr(everything.subprocess, "run", measure)
+    everything.run("scale", [])
+    assert capsys.readouterr().out.splitlines() == [
+        "Xception has random weights",
+        "steps[0].rate: 11 (10 to 12) -> 21 (20 to 22), +91%",
+        "1 figures compared, 1 changed beyond noise",
+    ]
 
 
 def test_the_planners_figures_are_there():
