@@ -166,7 +166,26 @@ def test_what_cannot_be_had_is_said_and_what_can():
         plan(demand(10, 0.015), GATEWAY, MODEL)
     least = int(re.search(r"nothing to do is (\d+) ms", str(caught.value))[1])
     assert least > 0.003 + 0.004 + 0.012
-    plan(demand(10, least / 1000 + 0.001), GATEWAY, MODEL)
+    plan(demand(10, least / 1000), GATEWAY, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (lambda: demand(0), "images_per_second is 0"),
+        (lambda: demand(10, math.nan), "p99_seconds is nan"),
+        (lambda: replace(GATEWAY, cpu_seconds=0.0), "cpu_seconds is 0.0"),
+        (lambda: replace(MODEL, largest_batch=0), "largest_batch is 0"),
+    ],
+)
+def test_what_is_not_more_than_zero_is_named(wrong, name):
+    with pytest.raises(TutorialError, match=name):
+        wrong()
+
+
+def test_gifts_are_planned_too():
+    free = replace(GATEWAY, price_per_hour=0.0), replace(MODEL, price_per_hour=0.0)
+    assert plan(demand(100), *free).cost_per_hour == 0
 
 
 def test_a_batch_must_hold_what_a_caller_may_send():
