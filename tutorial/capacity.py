@@ -256,7 +256,8 @@ def batch_queue(
     # What follows on an idle thread: an image, and those that come before its time is up.
     idle = np.append(0.0, arrivals(np.array([rate * timeout]), limit, gateways, models))
     idle[limit] += 1 - idle.sum()
-    chain = _waiting(limit, idle, arrivals(rate * runs, most, gateways, models))
+    fresh = idle @ arrivals(following(rate * runs, gateways, models), most, gateways, models)
+    chain = _waiting(limit, fresh, arrivals(rate * runs, most, gateways, models))
     batches = chain[0] * idle
     batches[1:limit] += chain[1:limit]
     behind = chain[limit:].copy()  # behind[n]: full batches that leave n images waiting
@@ -272,14 +273,16 @@ def batch_queue(
     sizes = np.arange(1, limit + 1)
     note(np.full(limit, timeout), sizes, chain[0] * idle[1:])  # who wakes the thread
     note(np.full(limit, timeout / 2), sizes, chain[0] * idle[1:] * (sizes - 1))  # and its company
-    moments = (np.arange(MOMENTS) + 0.5) / MOMENTS
+    edges = np.linspace(0, 1, MOMENTS + 1)
+    moments = (edges[:-1] + edges[1:]) / 2
     for size in np.flatnonzero(batches > 1e-9):
-        ahead = arrivals(rate * runs[size] * moments, most, gateways, models)
+        came = rate * runs[size]
+        ahead = arrivals(following(came * moments, gateways, models), most, gateways, models)
+        begun = chain[0] * idle[size] * np.diff(following(came * edges, gateways, models))
+        others = (batches[size] - chain[0] * idle[size]) * came / MOMENTS
         if size == limit:
-            ahead = np.array([np.convolve(behind, row)[:most] for row in ahead])
-        else:
-            ahead *= batches[size]
-        ahead *= rate * runs[size] / MOMENTS
+            ahead = np.array([np.convolve(behind / behind.sum(), row)[:most] for row in ahead])
+        ahead *= (begun + others)[:, None]
         rows, before = np.nonzero(ahead > 1e-9)
         wait = runs[size] * (1 - moments[rows]) + before // limit * runs[limit]
         wait = np.maximum(wait, timeout)
@@ -304,15 +307,15 @@ def batch_queue(
     )
 
 
-def _waiting(limit: int, idle: np.ndarray, during: np.ndarray) -> np.ndarray:
+def _waiting(limit: int, fresh: np.ndarray, during: np.ndarray) -> np.ndarray:
     """The probabilities that so many images wait when a batch ends.
 
-    `idle` are those of the sizes of a batch that starts on an idle thread, `during[size]` those of
-    the numbers that arrive while a batch of that size runs.
+    `during[size]` are those of the numbers that arrive while a batch of that size runs, `fresh` the
+    same for one that started on an idle thread.
     """
     most = during.shape[1]
     step = np.zeros((most, most))  # from so many to so many
-    step[0] = idle @ during
+    step[0] = fresh
     for waiting in range(1, most):
         left = max(waiting - limit, 0)
         step[waiting, left:] = during[min(waiting, limit), : most - left]
@@ -341,6 +344,21 @@ def arrivals(means: np.ndarray, count: int, gateways: int, models: int) -> np.nd
     with np.errstate(divide="ignore"):  # more than there are trials: the logarithm of nothing
         logarithms = np.log(np.hstack([np.exp(trials * np.log1p(-chance)), steps]))
     return np.exp(np.cumsum(logarithms, axis=1))
+
+
+def following(means: np.ndarray, gateways: int, models: int) -> np.ndarray:
+    """How many arrivals are expected after one at the same model, where `means` are at any time.
+
+    As many with one model. Of several, the gateway that sent the one goes on to all others first:
+    of it comes the renewal function of Erlang's distribution, which is taken for normal, and that
+    for logistic.
+    """
+    if models == 1:
+        return means
+    own = means[:, None] / gateways
+    numbers = np.arange(1, math.ceil(2 * own.max()) + 8)
+    deviations = ((own - numbers) / np.sqrt(numbers / models)).clip(-100, 100)
+    return means * (1 - 1 / gateways) + (1 / (1 + np.exp(-1.7 * deviations))).sum(axis=1)
 
 
 def predict(

@@ -26,6 +26,7 @@ from tutorial.capacity import (
     compare,
     erlang_c,
     fit_batches,
+    following,
     gateway_wait,
     plan,
     predict,
@@ -115,6 +116,13 @@ def test_taking_turns_spreads_arrivals_less_and_loses_none(mean, gateways, model
     variance = shares @ (numbers - mean) ** 2
     bound = mean / models + gateways / (4 * MEMORY)
     assert variance <= min(mean, bound + 1) + 1e-6  # 1: trials are whole numbers
+
+
+def test_after_an_image_its_gateway_goes_on_to_other_models_first():
+    means = np.array([0.1, 0.5, 5.0])
+    assert following(means, 1, 1) == pytest.approx(means)
+    assert following(means, 1, 20) == pytest.approx([0, 0, 4.5], abs=0.05)
+    assert following(means, 100, 20) == pytest.approx(0.99 * means, abs=0.05)
 
 
 def test_more_than_a_tier_can_do_takes_for_ever():
