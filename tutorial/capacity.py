@@ -27,8 +27,9 @@ import numpy as np
 
 from tutorial import TutorialError
 
-LOADS = [percent / 100 for percent in range(1, 96)]  # of a replica's capacity, that are tried
-GATEWAY_LOADS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LOADS = [percent / 100 for percent in range(1, 96)]  # of a model's capacity, that are tried
+GATEWAY_LOADS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # … of a gateway's
+STABLE = 0.98  # of a capacity; with more, a queue is taken for one that only grows
 EPSILON = 1e-9
 NEGLIGIBLE = 0.02  # of a price
 TELLING = 0.8  # half the load must use less than this of what the load uses, to scale by it
@@ -39,6 +40,13 @@ MOMENTS = 16  # of a batch's run, at which arrivals are looked at
 
 class CannotBeMet(TutorialError):
     """No number of replicas is enough; the message says what can be had."""
+
+
+def _check(**values: float) -> None:
+    """Raise TutorialError for the first that is not more than zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise TutorialError(f"{name} is {value}, but must be more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,10 @@ class GatewayTier(Tier):
 
     cpu_seconds: float  # an image
     variation: float = 0.3  # standard deviation of that time, divided by its mean
+
+    def __post_init__(self) -> None:
+        """Check what is divided by."""
+        _check(cpu_seconds=self.cpu_seconds, cores=self.cores)
 
     def images_per_second(self) -> float:
         """What a replica can do at most."""
@@ -81,6 +93,11 @@ class ModelTier(Tier):
     batch_threads: int = 1  # batches that run at once without slowing each other down
     gpu: bool = False  # it wants few shapes: batches are filled up to powers of two
 
+    def __post_init__(self) -> None:
+        """Check what is divided by."""
+        _check(batch_seconds=self.fixed_seconds + self.per_image_seconds)
+        _check(largest_batch=self.largest_batch, batch_threads=self.batch_threads)
+
     def sizes(self) -> tuple[int, ...]:
         """The powers of two up to the largest batch."""
         return tuple(2**power for power in range(self.largest_batch.bit_length()))
@@ -104,6 +121,10 @@ class Demand:
     p99_seconds: float  # 99 of 100 images are answered within
     overhead_seconds: float = 0.0  # of network and messages, measured without waiting
     images_per_call: int = 32  # that a caller may send at once: one batch must hold them
+
+    def __post_init__(self) -> None:
+        """Check what is divided by."""
+        _check(images_per_second=self.images_per_second, p99_seconds=self.p99_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +169,7 @@ class Batching:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """How images fare. Where a tier gets more than it can do, seconds are infinite."""
+    """How images fare. Where a tier gets more than it can do, or nearly, seconds are infinite."""
 
     p50_seconds: float
     p99_seconds: float
@@ -235,17 +256,8 @@ def batch_queue(
     # What follows on an idle thread: an image, and those that come before its time is up.
     idle = np.append(0.0, arrivals(np.array([rate * timeout]), limit, gateways, models))
     idle[limit] += 1 - idle.sum()
-    during = arrivals(rate * runs, most, gateways, models)
-    step = np.zeros((most, most))
-    step[0] = idle @ during
-    for waiting in range(1, most):
-        left = max(waiting - limit, 0)
-        step[waiting, left:] = during[min(waiting, limit), : most - left]
-    step[:, -1] += 1 - step.sum(axis=1)
-    balance = step.T - np.eye(most)
-    balance[-1] = 1
-    chain = np.linalg.solve(balance, np.eye(most)[-1]).clip(0)
-
+    fresh = idle @ arrivals(following(rate * runs, gateways, models), most, gateways, models)
+    chain = _waiting(limit, fresh, arrivals(rate * runs, most, gateways, models))
     batches = chain[0] * idle
     batches[1:limit] += chain[1:limit]
     behind = chain[limit:].copy()  # behind[n]: full batches that leave n images waiting
@@ -261,14 +273,16 @@ def batch_queue(
     sizes = np.arange(1, limit + 1)
     note(np.full(limit, timeout), sizes, chain[0] * idle[1:])  # who wakes the thread
     note(np.full(limit, timeout / 2), sizes, chain[0] * idle[1:] * (sizes - 1))  # and its company
-    moments = (np.arange(MOMENTS) + 0.5) / MOMENTS
+    edges = np.linspace(0, 1, MOMENTS + 1)
+    moments = (edges[:-1] + edges[1:]) / 2
     for size in np.flatnonzero(batches > 1e-9):
-        ahead = arrivals(rate * runs[size] * moments, most, gateways, models)
+        came = rate * runs[size]
+        ahead = arrivals(following(came * moments, gateways, models), most, gateways, models)
+        begun = chain[0] * idle[size] * np.diff(following(came * edges, gateways, models))
+        others = (batches[size] - chain[0] * idle[size]) * came / MOMENTS
         if size == limit:
-            ahead = np.array([np.convolve(behind, row)[:most] for row in ahead])
-        else:
-            ahead *= batches[size]
-        ahead *= rate * runs[size] / MOMENTS
+            ahead = np.array([np.convolve(behind / behind.sum(), row)[:most] for row in ahead])
+        ahead *= (begun + others)[:, None]
         rows, before = np.nonzero(ahead > 1e-9)
         wait = runs[size] * (1 - moments[rows]) + before // limit * runs[limit]
         wait = np.maximum(wait, timeout)
@@ -293,6 +307,24 @@ def batch_queue(
     )
 
 
+def _waiting(limit: int, fresh: np.ndarray, during: np.ndarray) -> np.ndarray:
+    """The probabilities that so many images wait when a batch ends.
+
+    `during[size]` are those of the numbers that arrive while a batch of that size runs, `fresh` the
+    same for one that started on an idle thread.
+    """
+    most = during.shape[1]
+    step = np.zeros((most, most))  # from so many to so many
+    step[0] = fresh
+    for waiting in range(1, most):
+        left = max(waiting - limit, 0)
+        step[waiting, left:] = during[min(waiting, limit), : most - left]
+    step[:, -1] += 1 - step.sum(axis=1)
+    balance = step.T - np.eye(most)
+    balance[-1] = 1
+    return np.linalg.solve(balance, np.eye(most)[-1]).clip(0)
+
+
 def arrivals(means: np.ndarray, count: int, gateways: int, models: int) -> np.ndarray:
     """The probabilities of 0 to count - 1 arrivals at one model, a row for each expected number.
 
@@ -314,6 +346,21 @@ def arrivals(means: np.ndarray, count: int, gateways: int, models: int) -> np.nd
     return np.exp(np.cumsum(logarithms, axis=1))
 
 
+def following(means: np.ndarray, gateways: int, models: int) -> np.ndarray:
+    """How many arrivals are expected after one at the same model, where `means` are at any time.
+
+    As many with one model. Of several, the gateway that sent the one goes on to all others first:
+    of it comes the renewal function of Erlang's distribution, which is taken for normal, and that
+    for logistic.
+    """
+    if models == 1:
+        return means
+    own = means[:, None] / gateways
+    numbers = np.arange(1, math.ceil(2 * own.max()) + 8)
+    deviations = ((own - numbers) / np.sqrt(numbers / models)).clip(-100, 100)
+    return means * (1 - 1 / gateways) + (1 / (1 + np.exp(-1.7 * deviations))).sum(axis=1)
+
+
 def predict(
     gateway: GatewayTier,
     model: ModelTier,
@@ -332,7 +379,7 @@ def predict(
     at_gateway, at_model = images_per_second / gateways, images_per_second / models
     gateway_load = at_gateway / gateway.images_per_second()
     model_load = at_model / model.images_per_second(batching.max_batch_size)
-    if max(gateway_load, model_load) > LOADS[-1] + EPSILON:
+    if max(gateway_load, model_load) > STABLE:
         return Prediction(
             p50_seconds=math.inf,
             p99_seconds=math.inf,
@@ -453,7 +500,7 @@ def plan(
             f" {model.sizes()[-1]}: lower images_per_call, here and at the gateway"
         )
     batching, at_gateway, at_model = _limits(
-        replace(demand, images_per_second=0), gateway, model, sizes, batch_timeout_seconds
+        demand.p99_seconds, demand.overhead_seconds, gateway, model, sizes, batch_timeout_seconds
     )
 
     def fare(gateways: int, models: int) -> Prediction:
@@ -523,14 +570,14 @@ def _percent(
 
 @lru_cache(maxsize=256)
 def _limits(
-    demand: Demand,
+    p99_seconds: float,
+    overhead_seconds: float,
     gateway: GatewayTier,
     model: ModelTier,
     sizes: tuple[int, ...],
     timeout: float,
 ) -> tuple[Batching, float, float]:
     """Batch settings, and what a gateway and a model may be given, at the least price an image."""
-    p99_seconds, overhead = demand.p99_seconds, demand.overhead_seconds
     found, least = [], math.inf
     for size in sizes:
         batching = _batching(model, size, timeout, p99_seconds)
@@ -546,7 +593,7 @@ def _limits(
                     images_per_second=rate,
                     gateways=rate / at_gateway,
                     models=1,
-                    overhead_seconds=overhead,
+                    overhead_seconds=overhead_seconds,
                 ).p99_seconds
 
             within = bisect_right(rates, p99_seconds, key=seconds)
@@ -554,21 +601,19 @@ def _limits(
             if within:
                 at_model = rates[within - 1]
                 price = gateway.price_per_hour / at_gateway + model.price_per_hour / at_model
-                found.append((price, -at_model, batching, at_gateway))
+                found.append((price, -at_model, -at_gateway, size))
     if not found:
-        alone = overhead + gateway.seconds() + timeout + model.seconds(1, 1)
+        alone = overhead_seconds + gateway.seconds() + timeout + model.seconds(1, 1)
         raise CannotBeMet(
             f"a p99 of {1000 * p99_seconds:.0f} ms cannot be had with any number of replicas:"
             f" an image alone takes {1000 * alone:.0f} ms, and the p99 of replicas with next to"
-            f" nothing to do is {1000 * least:.0f} ms. Ask for that, or make the model faster"
+            f" nothing to do is {math.ceil(1000 * least)} ms. Ask for that, or take a faster model"
         )
     # The smallest batch that is about as cheap: it needs less memory, and less time to warm up.
     price = min(found)[0] * (1 + NEGLIGIBLE)
-    smallest = min(each[2].max_batch_size for each in found if each[0] <= price)
-    _, rate, batching, at_gateway = min(
-        each for each in found if each[2].max_batch_size == smallest
-    )
-    return batching, at_gateway, -rate
+    smallest = min(size for each, *_, size in found if each <= price)
+    _, at_model, at_gateway, size = min(each for each in found if each[-1] == smallest)
+    return _batching(model, size, timeout, p99_seconds), -at_gateway, -at_model
 
 
 def _batching(model: ModelTier, size: int, timeout: float, p99_seconds: float) -> Batching:

@@ -26,6 +26,7 @@ from tutorial.capacity import (
     compare,
     erlang_c,
     fit_batches,
+    following,
     gateway_wait,
     plan,
     predict,
@@ -117,6 +118,13 @@ def test_taking_turns_spreads_arrivals_less_and_loses_none(mean, gateways, model
     assert variance <= min(mean, bound + 1) + 1e-6  # 1: trials are whole numbers
 
 
+def test_after_an_image_its_gateway_goes_on_to_other_models_first():
+    means = np.array([0.1, 0.5, 5.0])
+    assert following(means, 1, 1) == pytest.approx(means)
+    assert following(means, 1, 20) == pytest.approx([0, 0, 4.5], abs=0.05)
+    assert following(means, 100, 20) == pytest.approx(0.99 * means, abs=0.05)
+
+
 def test_more_than_a_tier_can_do_takes_for_ever():
     numbers = {"gateways": 1, "models": 1}
     found = predict(GATEWAY, MODEL, Batching(max_batch_size=8), images_per_second=1e4, **numbers)
@@ -166,7 +174,26 @@ def test_what_cannot_be_had_is_said_and_what_can():
         plan(demand(10, 0.015), GATEWAY, MODEL)
     least = int(re.search(r"nothing to do is (\d+) ms", str(caught.value))[1])
     assert least > 0.003 + 0.004 + 0.012
-    plan(demand(10, least / 1000 + 0.001), GATEWAY, MODEL)
+    plan(demand(10, least / 1000), GATEWAY, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (lambda: demand(0), "images_per_second is 0"),
+        (lambda: demand(10, math.nan), "p99_seconds is nan"),
+        (lambda: replace(GATEWAY, cpu_seconds=0.0), "cpu_seconds is 0.0"),
+        (lambda: replace(MODEL, largest_batch=0), "largest_batch is 0"),
+    ],
+)
+def test_what_is_not_more_than_zero_is_named(wrong, name):
+    with pytest.raises(TutorialError, match=name):
+        wrong()
+
+
+def test_gifts_are_planned_too():
+    free = replace(GATEWAY, price_per_hour=0.0), replace(MODEL, price_per_hour=0.0)
+    assert plan(demand(100), *free).cost_per_hour == 0
 
 
 def test_a_batch_must_hold_what_a_caller_may_send():

