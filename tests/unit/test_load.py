@@ -116,6 +116,12 @@ def test_it_says_where_nobody_answers():
         measure(url, b"", callers=1, seconds=0.05)
 
 
+def test_a_load_may_be_so_light_that_nothing_comes():
+    result = measure("http://127.0.0.1:9/", b"", rate=0.01, seconds=0.05)
+    assert result.answers == []
+    assert result.answered == 0
+
+
 def test_it_says_what_an_address_looks_like():
     with pytest.raises(TutorialError, match="localhost:8500 is no address such as http://host"):
         measure("localhost:8500", b"", callers=1, seconds=0.05)
