@@ -180,25 +180,23 @@ def measure_end_to_end(both: Stand, call, caller: psutil.Process, rounds: int) -
     Processor time for an image says the same where others use the machine at the same time.
     """
     alone, through, costs = [], [], []
-    direct_costs: list[float] = []
     for _ in range(rounds):
         before = sum(caller.cpu_times()[:2])
         times = call(BATCH, both.seconds)
         alone.append(BATCH * len(times) / sum(times))
-        direct_costs.append((sum(caller.cpu_times()[:2]) - before) / (BATCH * len(times)))
+        directly = (sum(caller.cpu_times()[:2]) - before) / (BATCH * len(times))
         met = both.ask(gateways=2, callers=CALLERS)
         through.append(met.load.answered)
-        costs.append(met.cpu_of_an_image())
+        costs.append(met.cpu_of_an_image() | {"direct": directly})
     ratios = [one / other for one, other in zip(through, alone, strict=True)]
-    of_cpu = [one / sum(c.values()) for one, c in zip(direct_costs, costs, strict=True)]
+    of_cpu = [cost["direct"] / (sum(cost.values()) - cost["direct"]) for cost in costs]
     return {
         "direct_images_per_s": spread(alone),
         "images_per_s": spread(through),
         "ratio": spread(ratios),
         "ratio_of_cpu": spread(of_cpu),
         "cpu_seconds_of_an_image": {
-            "direct": spread(direct_costs, digits=5),
-            **{tier: spread([cost[tier] for cost in costs], digits=5) for tier in costs[0]},
+            tier: spread([cost[tier] for cost in costs], digits=5) for tier in costs[0]
         },
     }
 

@@ -109,7 +109,7 @@ def measure(
     if ended.returncode:
         raise TutorialError(ended.stderr.decode().strip().rpartition("\n")[2])
     result = Result(**json.loads(ended.stdout))
-    if all(status == BROKEN for _, _, status in result.answers):
+    if result.answers and all(status == BROKEN for _, _, status in result.answers):
         raise TutorialError(f"nobody answers at {', '.join(addresses)}: is it running?")
     return result
 

@@ -249,6 +249,16 @@ def test_no_answer_goes_to_anothers_request(start):
     assert len(logged) == len(colours)
 
 
-def test_several_gateways_live_on_one_machine(start):
-    for gateway in (start(), start()):
-        assert requests.get(gateway.address, timeout=5).status_code == 200
+def test_several_gateways_on_one_machine_share_one_model(contract_file):
+    body, content_type = form(png())
+    with ModelProcess() as model:
+        gateways = services.start_gateways(2, model_port=model.port, contract=contract_file)
+        addresses = [f"{address}/predict" for address in gateways]
+        load = measure(addresses, body, content_type=content_type, callers=2, seconds=0.5)
+        for gateway in gateways.values():
+            assert gateway.cpu_seconds() > 0
+            gateway.stop()
+    assert {status for _, _, status in load.answers} == {200}
+    counts = [server.log.read_text().count('"status": 200') for server in gateways.values()]
+    assert sum(counts) == len(load.answers)
+    assert abs(counts[0] - counts[1]) <= 1

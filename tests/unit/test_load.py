@@ -105,8 +105,8 @@ def test_only_good_answers_count_as_answered():
 
 
 def test_a_caller_has_patience_for_so_long():
-    with serving(took=0.3) as site:
-        result = measure(site.url, b"", rate=10, arrivals="even", seconds=0.2, timeout=0.45)
+    with serving(took=0.5) as site:
+        result = measure(site.url, b"", rate=10, arrivals="even", seconds=0.2, timeout=0.8)
     assert [status for *_, status in result.answers] == [200, 0]
 
 
@@ -114,6 +114,12 @@ def test_it_says_where_nobody_answers():
     url = f"http://127.0.0.1:{free_port()}/"
     with pytest.raises(TutorialError, match=f"nobody answers at {url}: is it running"):
         measure(url, b"", callers=1, seconds=0.05)
+
+
+def test_a_load_may_be_so_light_that_nothing_comes():
+    result = measure("http://127.0.0.1:9/", b"", rate=0.01, seconds=0.05)
+    assert result.answers == []
+    assert result.answered == 0
 
 
 def test_it_says_what_an_address_looks_like():
