@@ -110,8 +110,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         "--mixed_precision",
         choices=("", "bfloat16"),
         default="",
-        help="bfloat16: compute with it where the processor can, twice as fast or more and good to "
-        "two or three digits",
+        help="bfloat16: compute with it, good to two or three digits; fast on processors with AMX, "
+        "slow on others",
     )
     number(
         "--tensorflow_session_parallelism",

@@ -31,7 +31,7 @@ class TensorFlowEngine:
         *,
         bfloat16: bool = False,
     ):
-        """Load the graph with these tags; with `bfloat16`, compute with it where that is faster.
+        """Load the graph with these tags; with `bfloat16`, compute with it, which takes AMX to pay.
 
         Raises tf.errors.OpError or what TensorFlow raises.
         """
