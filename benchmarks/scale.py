@@ -56,7 +56,7 @@ class Batching:
 
     size: int = BATCH
     timeout_ms: float = 2
-    threads: int = 1  # one run has every core at work already; two would share them, and wait
+    threads: int = 2
 
     def flags(self, folder: Path) -> list[str]:
         """The model server's flags, for a file that is written into the folder."""
@@ -75,7 +75,7 @@ VARIANTS = {
     "as everywhere else": Batching(),
     "batches of 16": Batching(size=16),
     "wait 100 ms": Batching(timeout_ms=100),
-    "2 threads": Batching(threads=2),
+    "1 thread": Batching(threads=1),
 }
 
 
