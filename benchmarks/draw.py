@@ -29,7 +29,10 @@ STYLE = {
 
 
 def load(result: dict) -> Figure:
-    """What is answered, and how late, against what is offered to 1, 2 and 5 gateways."""
+    """What is answered, and how late, against what is offered to 1, 2 and 5 gateways.
+
+    Bars reach from the least to the most of the rounds.
+    """
     figure, (rates, times) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     curve = result["curve"]
     most = max(point["offered"] for point in curve)
@@ -42,7 +45,11 @@ def load(result: dict) -> Figure:
         offered = [point["offered"] for point in points]
         rates.plot(offered, [p["answered"] for p in points], "o-", color=colour, label=name)
         times.plot(offered, [1000 * p["p50"] for p in points], "o-", color=colour)
-        times.plot(offered, [1000 * p["p99"] for p in points], "o--", color=colour)
+        p99 = [1000 * p["p99"] for p in points]
+        bars = [_bars(p["p99"], p["p99_of_rounds"]) for p in points]
+        times.errorbar(
+            offered, p99, list(zip(*bars, strict=True)), fmt="o--", color=colour, capsize=3
+        )
     rates.set(xlabel="offered, images/s", title="answered, images/s", ylim=(0, None))
     times.set(xlabel="offered, images/s", title="ms to the answer: p50, and p99 broken")
     times.set_yscale("log")
@@ -52,6 +59,11 @@ def load(result: dict) -> Figure:
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     return figure
+
+
+def _bars(seconds: float, rounds: dict) -> tuple[float, float]:
+    """How many ms the least and the most of the rounds are below and above."""
+    return max(0, 1000 * (seconds - rounds["least"])), max(0, 1000 * (rounds["most"] - seconds))
 
 
 def draw_all(folder: Path = ROOT / "docs") -> list[Path]:
