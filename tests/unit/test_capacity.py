@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tutorial import TutorialError, services
 from tutorial.capacity import (
-    MEMORY,
     Batching,
     CannotBeMet,
     Demand,
@@ -21,17 +20,14 @@ from tutorial.capacity import (
     Headroom,
     Measured,
     ModelTier,
-    arrivals,
-    batch_queue,
     compare,
     erlang_c,
     fit_batches,
-    following,
-    gateway_wait,
     plan,
     predict,
     read_measured,
 )
+from tutorial.capacity.queues import MEMORY, arrivals, batch_queue, following, gateway_wait
 
 GATEWAY = GatewayTier(cpu_seconds=0.004, price_per_hour=0.05)
 MODEL = ModelTier(
