@@ -21,9 +21,9 @@ run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	  --preprocessing "$(PREPROCESSING)" \
 	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
-test: lint test-unit test-notebooks test-integration  ## everything, about twelve minutes
+test: lint test-unit test-notebooks test-integration  ## everything, about thirteen minutes
 
-test-unit: $(READY)  ## what needs no TensorFlow, half a minute
+test-unit: $(READY)  ## what needs no TensorFlow, a minute
 	@PYTHONPATH=build/stubs $(BIN)/python -m pytest tests/unit
 
 test-notebooks: $(READY)  ## run the lessons and compare their stored outputs

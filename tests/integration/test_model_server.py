@@ -116,11 +116,13 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(saved, tmp_path_factory):
-    """A server with the model `scale` in version 7 and the TensorFlow 1 model `half`."""
+    """A server with `scale` in version 7, the TensorFlow 1 model `half`, and `rare` numbers."""
     base = tmp_path_factory.mktemp("served")
     shutil.copytree(saved, base / "scale" / "7")
     saved_models.save_half_plus_two(base / "half" / "123")
-    with serving(Model("scale", base / "scale"), Model("half", base / "half")) as (_, client):
+    saved_models.save_rare_numbers(base / "rare" / "1")
+    models = [Model(name, base / name) for name in ("scale", "half", "rare")]
+    with serving(*models) as (_, client):
         yield client
 
 
@@ -178,11 +180,17 @@ def test_call_without_a_deadline(client):
     assert client.prediction.Predict(predict_request()).model_spec.version.value == 7
 
 
-@pytest.mark.parametrize("dtype", saved_models.NUMBERS, ids=lambda dtype: dtype.name)
-def test_every_number_dtype_there_and_back(client, dtype):
+ALL_NUMBERS = [
+    *((dtype, "scale") for dtype in saved_models.NUMBERS),
+    *((dtype, "rare") for dtype in saved_models.RARE_NUMBERS),
+]
+
+
+@pytest.mark.parametrize("dtype, model", ALL_NUMBERS, ids=lambda value: getattr(value, "name", ""))
+def test_every_number_dtype_there_and_back(client, dtype, model):
     value = np.array([[0, 1], [1, 1 if dtype.name == "int2" else 3]]).astype(dtype.as_numpy_dtype)
     packed = tensor(dtype.as_datatype_enum, value.shape, tensor_content=value.tobytes())
-    request = predict_request({}, signature=f"echo_{dtype.name}")
+    request = predict_request({}, name=model, signature=f"echo_{dtype.name}")
     request.inputs["value"].CopyFrom(packed)
     answer = client.predict(request).outputs["value"]
     assert not answer.tensor_content
@@ -195,8 +203,8 @@ def test_every_number_dtype_there_and_back(client, dtype):
 
 @pytest.mark.parametrize("name, value", [("qint8", -128), ("int4", -8), ("int2", -2)])
 def test_numbers_below_zero_of_dtypes_that_numpy_lacks(client, name, value):
-    dtype = {t.name: t for t in saved_models.NUMBERS}[name]
-    request = predict_request({}, signature=f"echo_{name}")
+    dtype = {t.name: t for t in saved_models.RARE_NUMBERS}[name]
+    request = predict_request({}, name="rare", signature=f"echo_{name}")
     request.inputs["value"].CopyFrom(tensor(dtype.as_datatype_enum, (1,), int_val=[value]))
     assert list(client.predict(request).outputs["value"].int_val) == [value]
 
