@@ -10,7 +10,7 @@ import math
 import queue
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +108,8 @@ class _Model:
             request.start_async(inputs, share_inputs=True)
             if not request.wait_for(_milliseconds(timeout)):
                 request.cancel()
+                with suppress(RuntimeError):  # that it was cancelled
+                    request.wait()  # it reads the arrays of the caller until it has ended
                 raise errors.DeadlineExceeded("Timed out waiting for OpenVINO")
             return [request.get_tensor(self._outputs[name]).data.copy() for name in fetches]
 

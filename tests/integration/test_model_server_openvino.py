@@ -122,7 +122,9 @@ def test_version_without_a_model_is_not_served(tmp_path, content):
 )
 def test_bfloat16_is_near(saved, flags, kind):
     flags = [f"--model_base_path={saved.parent}", "--mixed_precision=bfloat16", *flags]
-    loaded = engine(parse(flags))(saved)
+    open_engine = engine(parse(flags))
+    assert open_engine.keywords["bfloat16"]  # answers alone would not show that it got there
+    loaded = open_engine(saved)
     assert isinstance(loaded, kind)
     signature = loaded.signatures.signature_def["serving_default"]
     [scores] = loaded.run({signature.inputs["x"].name: X}, [signature.outputs["scores"].name], 10)
