@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import inf
 from typing import NamedTuple
 
 from flask import abort, current_app, g, request
+from multipart import MultipartError, MultipartParser
 
 from gateway.deadline import Deadline
 from gateway.fetch import fetch
@@ -116,6 +118,19 @@ def requested_addresses() -> tuple[list[str], bool]:
     abort(400, WHAT_TO_SEND)
 
 
+def uploaded_files() -> list[bytes]:
+    """The files in the form that is the current request's body; 400 where it has none, or 33."""
+    boundary = request.mimetype_params.get("boundary", "")
+    try:
+        form = MultipartParser(request.stream, boundary, spool_limit=inf, memory_limit=inf)
+        files = [part.raw for part in form if part.name == "file" and part.filename is not None]
+    except MultipartError:
+        files = []
+    if not 1 <= len(files) <= MAX_PICTURES:
+        abort(400, WHAT_TO_SEND)
+    return files
+
+
 def requested_files(deadline: Deadline) -> Files:
     """The current request's picture files; 400, 413 or 415 where it has none that can be read."""
     if request.is_json:
@@ -123,10 +138,8 @@ def requested_files(deadline: Deadline) -> Files:
         with stage("fetch"):
             files = Files(fetch_all(urls, deadline), several)
     elif request.mimetype == "multipart/form-data":
-        uploads = request.files.getlist("file")
-        if not 1 <= len(uploads) <= MAX_PICTURES:
-            abort(400, WHAT_TO_SEND)
-        files = Files([upload.read() for upload in uploads], len(uploads) > 1)
+        uploads = uploaded_files()
+        files = Files(uploads, len(uploads) > 1)
     elif request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
         files = Files([request.get_data()], several=False)
     else:

@@ -69,20 +69,46 @@ def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[in
     }
 
 
-def write_tensor(array: np.ndarray, tensor: tensor_pb2.TensorProto) -> None:
-    """Fill an empty protobuf tensor, of any shape: uint8 as it is, any other kind as float32."""
-    tensor.dtype = types_pb2.DT_UINT8 if array.dtype == np.uint8 else types_pb2.DT_FLOAT
+def describe_array(array: np.ndarray) -> tensor_pb2.TensorProto:
+    """A protobuf tensor for an array, its numbers yet to come: uint8, any other kind as float32."""
+    dtype = types_pb2.DT_UINT8 if array.dtype == np.uint8 else types_pb2.DT_FLOAT
+    tensor = tensor_pb2.TensorProto(dtype=dtype)
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = array.astype(DTYPES[tensor.dtype], copy=False).tobytes()
+    return tensor
 
 
 def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array in a protobuf tensor: float32, or uint8 as `write_tensor` writes it."""
+    """The array in a protobuf tensor: float32, or uint8."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, DTYPES[tensor.dtype]).reshape(shape)
     return np.array(tensor.float_val, np.float32).reshape(shape)
+
+
+def varint(number: int) -> bytes:
+    """A number in protobuf's wire format: seven bits a byte, the lowest first."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)  # the eighth bit: there is more
+        number >>= 7
+    return bytes((*written, number))
+
+
+def field(number: int, *parts: bytes | np.ndarray) -> tuple[bytes | np.ndarray, ...]:
+    """A field in protobuf's wire format, yet to be joined; arrays are of bytes, shape (n,)."""
+    return varint(number << 3 | 2), varint(sum(map(len, parts))), *parts
+
+
+def encode_request(
+    request: predict_pb2.PredictRequest, input_name: str, array: np.ndarray
+) -> bytes:
+    """A request with an array of any shape as one more input, as it goes over the wire."""
+    described = describe_array(array)
+    numbers = np.ascontiguousarray(array, DTYPES[described.dtype]).reshape(-1).view(np.uint8)
+    content = field(described.TENSOR_CONTENT_FIELD_NUMBER, numbers)
+    entry = field(1, input_name.encode()) + field(2, described.SerializeToString(), *content)
+    return b"".join((request.SerializeToString(), *field(request.INPUTS_FIELD_NUMBER, *entry)))
 
 
 def specify(spec: model_pb2.ModelSpec, contract: Contract, version: str = "") -> None:
@@ -102,10 +128,11 @@ class Prediction(NamedTuple):
 
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]  # names and values that go beside a call
+PREDICT = "/tensorflow.serving.PredictionService/Predict"  # a method's name in gRPC
 
 
 def predict(
-    stub: prediction_service_pb2_grpc.PredictionServiceStub,
+    channel: grpc.Channel,
     contract: Contract,
     signature: Signature,
     images: np.ndarray,
@@ -121,8 +148,11 @@ def predict(
     request = predict_pb2.PredictRequest(output_filter=[signature.output_name])
     specify(request.model_spec, contract, version)
     request.model_spec.signature_name = contract.signature_name
-    write_tensor(images, request.inputs[signature.input_name])
-    response = stub.Predict(request, timeout=timeout, metadata=metadata)
+    call = channel.unary_unary(
+        PREDICT, response_deserializer=predict_pb2.PredictResponse.FromString
+    )
+    encoded = encode_request(request, signature.input_name, images)
+    response = call(encoded, timeout=timeout, metadata=metadata)
     scores = read_tensor(response.outputs[signature.output_name])
     return Prediction(scores, response.model_spec.version.value)
 
@@ -191,7 +221,7 @@ class ModelClient:
         self.was_ready = False  # whether the model was ever there and fitted the contract
         self._address, self._version, self._metadata = address, version, metadata
         self._lock = threading.Lock()
-        self._stub: prediction_service_pb2_grpc.PredictionServiceStub | None = None
+        self._channel: grpc.Channel | None = None
         self._signature: Signature | None = None
 
     def describe(self, *, timeout: float) -> Signature:
@@ -201,9 +231,8 @@ class ModelClient:
         """
         query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         specify(query.model_spec, self.contract, self._version)
-        answer = self._connected().GetModelMetadata(
-            query, timeout=timeout, metadata=self._metadata()
-        )
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(self._connected())
+        answer = stub.GetModelMetadata(query, timeout=timeout, metadata=self._metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
         signature = choose_signature(described.signature_def, self.contract)
@@ -244,9 +273,8 @@ class ModelClient:
             raise ModelMismatchError(f"the model's answer is not {wanted} numbers")
         return prediction
 
-    def _connected(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
+    def _connected(self) -> grpc.Channel:
         with self._lock:
-            if self._stub is None:
-                channel = open_channel(self._address)
-                self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            return self._stub
+            if self._channel is None:
+                self._channel = open_channel(self._address)
+            return self._channel

@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from gateway.model_client import read_tensor, write_tensor
+from gateway.model_client import describe_array, read_tensor
 
 LABELS = ("red", "green", "blue")
 CONTRACT = {
@@ -97,7 +97,9 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         answer = predict_pb2.PredictResponse()
         answer.model_spec.name = request.model_spec.name
         answer.model_spec.version.value = request.model_spec.version.value or 1
-        write_tensor(np.mean(pictures, (1, 2), np.float32), answer.outputs["kinds"])
+        kinds = np.mean(pictures, (1, 2), np.float32)
+        answer.outputs["kinds"].CopyFrom(describe_array(kinds))
+        answer.outputs["kinds"].tensor_content = kinds.tobytes()
         return answer
 
     def _fail(self, context) -> None:

@@ -18,7 +18,6 @@ import grpc
 import keras
 import tensorflow as tf
 import tf_keras
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from gateway.contract import Contract
 from gateway.images import decode, prepare
@@ -156,8 +155,7 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
         from_keras = np.asarray(case.original(array))
         saved = tf.saved_model.load(folder / "1").signatures[contract.signature_name]
         from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        from_grpc = predict(stub, contract, signature, array, timeout=20).scores
+        from_grpc = predict(channel, contract, signature, array, timeout=20).scores
         unscaled = ModelClient(
             f"127.0.0.1:{model_port}", replace(contract, signature_name="serving_uint8")
         )
