@@ -8,6 +8,8 @@ import time
 import grpc
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from tensorflow.core.framework import types_pb2
 
@@ -222,6 +224,53 @@ def test_too_much_at_once_is_ours_and_passes(gateway, monkeypatch):
 def test_a_body_without_a_picture_says_what_to_send(gateway, body):
     detail = problem_in(gateway.post("/predict", **body), 400, "bad-request")
     assert 'form field "file"' in detail
+
+
+HEAD = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+END = b"\r\n--X--\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no form", id="without boundaries"),
+        pytest.param(b"--X--\r\n", id="without parts"),
+        pytest.param(HEAD + png("red"), id="cut off in a part"),
+        pytest.param(HEAD[:30], id="cut off in a header"),
+        pytest.param(HEAD.replace(b'; filename="a.png"', b"") + png("red") + END, id="a field"),
+        pytest.param(HEAD.replace(b"form-data", b"attachment") + png("red") + END, id="no form"),
+        pytest.param(b"--X\r\n\r\n" + png("red") + END, id="without headers"),
+        pytest.param(HEAD.replace(b"a.png", b"\xff.png") + png("red") + END, id="no UTF-8"),
+        pytest.param(HEAD.replace(b"\r\n\r\n", b"\r\nA: b" * 99) + END, id="99 headers"),
+        pytest.param((HEAD + png("red") + b"\r\n") * 33 + END[2:], id="33 files"),
+        pytest.param((HEAD + b"\r\n") * 5000 + END[2:], id="5000 files"),
+    ],
+)
+@pytest.mark.parametrize("boundary", ["; boundary=X", "", "; boundary=", '; boundary="\u00e4"'])
+def test_a_form_that_cannot_be_read_says_what_to_send(gateway, body, boundary):
+    kind = f"multipart/form-data{boundary}"
+    answer = gateway.post("/predict", data=body, content_type=kind)
+    assert 'form field "file"' in problem_in(answer, 400, "bad-request")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([HEAD, END, HEAD[:-2], b"--X", b"\r\n", b":"]) | st.binary()))
+def test_no_form_is_the_gateways_fault(gateway, pieces):
+    answer = gateway.post(
+        "/predict", data=b"".join(pieces), content_type="multipart/form-data; boundary=X"
+    )
+    problem_in(answer, 400)
+
+
+def test_a_large_file_in_a_form_arrives_whole(gateway):
+    noise = np.random.default_rng(2).integers(0, 256, (600, 600, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    plain = gateway.post("/predict", data=file.getvalue(), content_type="image/png")
+    assert gateway.post("/predict", **upload(file.getvalue())).json == plain.json
+    assert plain.status_code == 200
+    assert len(file.getvalue()) > 1_000_000
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
