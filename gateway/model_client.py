@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import grpc
 import numpy as np
-from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
 
 from gateway.contract import Contract
 from gateway.deadline import Deadline
+from gateway.tensors import DTYPES, encode_request, read_tensor
 
 
 class ModelMismatchError(Exception):
@@ -36,9 +37,6 @@ class Signature:
     input_size: tuple[int, int]  # height and width of a picture, in pixels
     input_dtype: np.dtype  # float32: pixels scaled as in training; uint8: as they are, in 0…255
     output_name: str
-
-
-DTYPES = {types_pb2.DT_FLOAT: np.dtype("<f4"), types_pb2.DT_UINT8: np.dtype("u1")}  # of pictures
 
 
 def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract) -> Signature:
@@ -67,48 +65,6 @@ def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[in
         for name, info in infos.items()
         if info.dtype in dtypes
     }
-
-
-def describe_array(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """A protobuf tensor for an array, its numbers yet to come: uint8, any other kind as float32."""
-    dtype = types_pb2.DT_UINT8 if array.dtype == np.uint8 else types_pb2.DT_FLOAT
-    tensor = tensor_pb2.TensorProto(dtype=dtype)
-    for size in array.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    return tensor
-
-
-def read_tensor(tensor: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array in a protobuf tensor: float32, or uint8."""
-    shape = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.tensor_content:
-        return np.frombuffer(tensor.tensor_content, DTYPES[tensor.dtype]).reshape(shape)
-    return np.array(tensor.float_val, np.float32).reshape(shape)
-
-
-def varint(number: int) -> bytes:
-    """A number in protobuf's wire format: seven bits a byte, the lowest first."""
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)  # the eighth bit: there is more
-        number >>= 7
-    return bytes((*written, number))
-
-
-def field(number: int, *parts: bytes | np.ndarray) -> tuple[bytes | np.ndarray, ...]:
-    """A field in protobuf's wire format, yet to be joined; arrays are of bytes, shape (n,)."""
-    return varint(number << 3 | 2), varint(sum(map(len, parts))), *parts
-
-
-def encode_request(
-    request: predict_pb2.PredictRequest, input_name: str, array: np.ndarray
-) -> bytes:
-    """A request with an array of any shape as one more input, as it goes over the wire."""
-    described = describe_array(array)
-    numbers = np.ascontiguousarray(array, DTYPES[described.dtype]).reshape(-1).view(np.uint8)
-    content = field(described.TENSOR_CONTENT_FIELD_NUMBER, numbers)
-    entry = field(1, input_name.encode()) + field(2, described.SerializeToString(), *content)
-    return b"".join((request.SerializeToString(), *field(request.INPUTS_FIELD_NUMBER, *entry)))
 
 
 def specify(spec: model_pb2.ModelSpec, contract: Contract, version: str = "") -> None:

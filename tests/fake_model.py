@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from gateway.model_client import describe_array, read_tensor
+from gateway.tensors import describe_array, read_tensor
 
 LABELS = ("red", "green", "blue")
 CONTRACT = {
