@@ -123,12 +123,12 @@ def uploaded_files() -> list[bytes]:
     boundary = request.mimetype_params.get("boundary", "")
     try:
         form = MultipartParser(request.stream, boundary, spool_limit=inf, memory_limit=inf)
-        files = [part.raw for part in form if part.name == "file" and part.filename is not None]
+        uploads = [part for part in form if part.name == "file" and part.filename is not None]
     except MultipartError:
-        files = []
-    if not 1 <= len(files) <= MAX_PICTURES:
+        uploads = []
+    if not 1 <= len(uploads) <= MAX_PICTURES:
         abort(400, WHAT_TO_SEND)
-    return files
+    return [upload.file.getvalue() for upload in uploads]  # upload.raw would be a copy
 
 
 def requested_files(deadline: Deadline) -> Files:

@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import time
+import tracemalloc
 
 import grpc
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tensorflow.core.framework import types_pb2
+from werkzeug.test import EnvironBuilder
 
 from gateway import images
 from gateway.app import create_app, rank
 from gateway.contract import Contract
 from gateway.images import MAX_BYTES, Places
+from gateway.incoming import uploaded_files
 from tests.fake_model import CONTRACT, FakeModel, serve, signature
 
 
@@ -271,6 +274,21 @@ def test_a_large_file_in_a_form_arrives_whole(gateway):
     assert gateway.post("/predict", **upload(file.getvalue())).json == plain.json
     assert plain.status_code == 200
     assert len(file.getvalue()) > 1_000_000
+
+
+def test_a_form_is_kept_once(gateway):
+    """Peak memory of a request: what it brings, and no second copy of that."""
+    files = [(io.BytesIO(bytes(MAX_BYTES - 1)), "a.png"), (io.BytesIO(bytes(MAX_BYTES)), "b.png")]
+    environ = EnvironBuilder("/predict", method="POST", data={"file": files}).get_environ()
+    with gateway.application.request_context(environ):
+        tracemalloc.start()
+        try:
+            found = uploaded_files()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert [len(data) for data in found] == [MAX_BYTES - 1, MAX_BYTES]
+    assert peak < 1.3 * 2 * MAX_BYTES
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
