@@ -3,10 +3,12 @@
     python -m benchmarks.gateway [--rounds=5] [--requests=400] [--output=FILE.json]
 
 The floor is what the course's gateway does with the same picture before it asks the model: decode,
-resize and scale by keras-image-helper, and the array's bytes. The gateway is the one that is
-deployed, under gunicorn, with a model server in another process that answers at once. Both sides
-are measured in turn, in processor time, so that others on the machine disturb both alike.
-Everything is printed, and written as JSON with the machine it came from.
+resize and scale by keras-image-helper, and the array's bytes. A plain process gets the memory for
+that anew from the system for each picture, which costs about as much again, and varies from hour
+to hour; the gateway is spared that by gunicorn.conf.py. It is measured as it is deployed, under
+gunicorn, with a model server in another process that answers at once. Both sides are measured in
+turn, in processor time, so that others on the machine disturb both alike. Everything is printed,
+and written as JSON with the machine it came from.
 """
 
 import argparse

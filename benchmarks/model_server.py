@@ -24,9 +24,9 @@ import grpc
 
 from benchmarks.common import ROOT, run, spread, write
 from benchmarks.models import BATCH, WEIGHTS, direct, make_request, save_models, time_calls
+from tutorial.load import PREDICT
 
 CLIENTS = 16
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 BATCHING = f"""
 max_batch_size {{ value: {BATCH} }}
 batch_timeout_micros {{ value: 20000 }}

@@ -119,7 +119,7 @@ def requested_addresses() -> tuple[list[str], bool]:
 
 
 def uploaded_files() -> list[bytes]:
-    """The files in the form that is the current request's body; 400 where it has none, or 33."""
+    """The files in the form that is the current request's body; 400 if none, or too many."""
     boundary = request.mimetype_params.get("boundary", "")
     try:
         form = MultipartParser(request.stream, boundary, spool_limit=inf, memory_limit=inf)
