@@ -4,6 +4,7 @@ The passing figures are for the durations of FAULTS=full (`make test-faults`); b
 are shorter, and the figures the same.
 """
 
+import http.client
 import json
 import os
 import re
@@ -197,6 +198,43 @@ def test_one_who_leaves_a_connection_open_holds_up_nobody(start):
     assert time.monotonic() - begun < 2
     for connection in left_open:
         connection.close()
+
+
+def test_more_callers_than_threads_take_turns(start):
+    gateway = start(threads=3)
+    end = time.monotonic() + 2
+
+    def ask_on_and_on(_: int) -> int:
+        """Ask over one connection, each time as soon as there is an answer; how often."""
+        kept = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5)
+        count = 0
+        while time.monotonic() < end:
+            kept.request("GET", "/nowhere")
+            assert kept.getresponse().read()
+            count += 1
+        kept.close()
+        return count
+
+    with ThreadPoolExecutor(EIGHT) as callers:
+        counts = list(callers.map(ask_on_and_on, range(EIGHT)))
+    print("answers:", *counts)
+    assert min(counts) > max(counts) / 4
+
+
+def test_requests_that_come_together_are_answered_one_by_one(start):
+    gateway = start()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
+        connection.sendall(
+            b"".join(
+                b"GET /nowhere HTTP/1.1\r\nHost: gateway\r\nX-Request-ID: %d\r\n\r\n" % number
+                for number in range(EIGHT)
+            )
+        )
+        connection.shutdown(socket.SHUT_WR)
+        answers = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert answers.count(b"HTTP/1.1 404") == EIGHT
+    ids = re.findall(rb"^X-Request-ID: (\d)", answers, re.MULTILINE)
+    assert ids == [b"%d" % number for number in range(EIGHT)]
 
 
 def test_ended_after_draining_it_breaks_off_nothing(start):
