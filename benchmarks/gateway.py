@@ -1,6 +1,6 @@
 """Measure what the gateway costs, against the work on the picture that nobody can leave out.
 
-    python -m benchmarks.gateway [--rounds=5] [--requests=400] [--output=FILE.json]
+    python -m benchmarks.gateway [--rounds=9] [--requests=400] [--output=FILE.json]
 
 The floor is what the course's gateway does with the same picture before it asks the model: decode,
 resize and scale by keras-image-helper, and the array's bytes. A plain process gets the memory for
@@ -144,7 +144,7 @@ def instant_model(*, delay: float = 0) -> Iterator[int]:
 def running_gateway(folder: Path, model_port: int, **settings: str) -> Iterator[tuple]:
     """Run the gateway as it is deployed; yields its port and its worker process.
 
-    `settings` as in services.start_gateway, its name among them where there are two.
+    `settings` as in services.start_gateway.
     """
     contract = folder / "contract.json"
     fields = {
@@ -216,41 +216,40 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def measure_requests(folder: Path, rounds: int, requests: int) -> dict:
-    """Compare a request's processor time with the floor: uploads, addresses, uploads as uint8."""
+    """Compare a request's processor time with the floor: uploads and addresses, float32 and uint8.
+
+    Each round has processes of its own: of two that do the same, one may take a tenth more.
+    """
     picture_port = free_port()
     origin = f"http://127.0.0.1:{picture_port}/"
-    data = PICTURE.read_bytes()
-    upload = as_form(data)
-    address = (json.dumps({"url": origin + PICTURE.name}).encode(), "application/json")
     with (
         services.start_picture_server(PICTURE.parent, picture_port),
         instant_model() as model_port,
-        running_gateway(folder, model_port, allowed_origins=origin) as default,
-        running_gateway(
-            folder, model_port, name="gateway-uint8", model_signature="serving_uint8"
-        ) as by_bytes,
-        floor(PICTURE) as work,
     ):
-        sides = {
-            "upload": (default, upload),
-            "url": (default, address),
-            "upload as uint8": (by_bytes, upload),
-        }
-        found: dict[str, list[float]] = {name: [] for name in ("floor", *sides)}
+        found = [measure_round(folder, model_port, origin, requests) for _ in range(rounds)]
+    base, *sides = found[0]
+    return {
+        "cpu_ms": {name: spread([one[name] for one in found]) for name in (base, *sides)},
+        **{f"{name} to {base}": spread([one[name] / one[base] for one in found]) for name in sides},
+    }
+
+
+def measure_round(folder: Path, model_port: int, origin: str, requests: int) -> dict[str, float]:
+    """Milliseconds of processor time for a picture: the floor's, then those of each request."""
+    upload = as_form(PICTURE.read_bytes())
+    address = (json.dumps({"url": origin + PICTURE.name}).encode(), "application/json")
+    with floor(PICTURE) as work:
         work(20)
-        for (port, _), body in sides.values():
-            ask(port, *body, 20)
-        for _ in range(rounds):
-            found["floor"].append(1000 * work(requests) / requests)
-            for name, ((port, worker), body) in sides.items():
+        found = {"floor": 1000 * work(requests) / requests}
+    for suffix, settings in (("", {}), (" as uint8", {"model_signature": "serving_uint8"})):
+        with running_gateway(folder, model_port, allowed_origins=origin, **settings) as gateway:
+            port, worker = gateway
+            for name, body in (("upload", upload), ("url", address)):
+                ask(port, *body, 20)
                 before = cpu_seconds(worker)
                 ask(port, *body, requests)
-                found[name].append(1000 * (cpu_seconds(worker) - before) / requests)
-    report = {"cpu_ms": {name: spread(values) for name, values in found.items()}}
-    for name in sides:
-        ratios = [ms / base for ms, base in zip(found[name], found["floor"], strict=True)]
-        report[f"{name} to floor"] = spread(ratios)
-    return report
+                found[name + suffix] = 1000 * (cpu_seconds(worker) - before) / requests
+    return found
 
 
 def phone_photo(grain: float) -> bytes:
@@ -339,7 +338,7 @@ def measure_start(folder: Path, rounds: int) -> dict:
 def main() -> None:
     """Measure everything, print it, write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--requests", type=int, default=400, help="of one measurement of a round")
     parser.add_argument("--only", nargs="*", help="some of the measurements")
     parser.add_argument("--output", type=Path, default=services.ROOT / "benchmarks/gateway.json")

@@ -6,6 +6,8 @@ import socket
 import sys
 from contextlib import suppress
 
+from gunicorn import glogging
+
 from gateway import logs
 from gateway.contract import Contract, ContractError
 from gateway.settings import Settings, SettingsError
@@ -29,12 +31,20 @@ try:
 except (SettingsError, ContractError) as error:
     sys.exit(f"gateway: {error}")
 
+
+class Logger(glogging.Logger):
+    """gunicorn's, without its line for each request: the gateway writes one of its own."""
+
+    access_log_enabled = False
+
+
 wsgi_app = "gateway.service:create_service()"
 bind = settings.bind
 worker_class = "gateway.worker.Worker"
 workers = 1
 threads = settings.threads
 graceful_timeout = 20
+logger_class = Logger
 logconfig_dict = logs.configuration(settings.log_level)
 control_socket_disable = True  # nobody listens to it, and it wants a folder to write to
 

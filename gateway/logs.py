@@ -53,8 +53,5 @@ def configuration(level: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": style}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {
-            "gunicorn.error": {"propagate": True},  # gunicorn says no itself
-            "gunicorn.access": {"level": "WARNING"},  # the gateway writes a line for each request
-        },
+        "loggers": {"gunicorn.error": {"propagate": True}},  # gunicorn says no itself
     }
