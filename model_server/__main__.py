@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from model_server.ending import catch_signals
 from model_server.flags import fail, parse
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             rest = RestServer(api, HOST, flags.rest_api_port, threads=flags.rest_api_num_threads)
         except OSError:
             _fail_for_port(flags.rest_api_port, "--rest_api_port")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    wait_for_signal = catch_signals(signal.SIGTERM, signal.SIGINT)
     server.start()
     if flags.model_config_file and flags.model_config_file_poll_wait_seconds:
         repository.watch_config(flags.model_config_file, flags.model_config_file_poll_wait_seconds)
@@ -90,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         rest.start()
         print(f"Exporting HTTP/REST API at:{HOST}:{rest.port} ...", flush=True)
 
-    stop.wait()
+    wait_for_signal()
     logging.info("Ending: requests in flight are finished first")
     ended = server.stop(GRACE_SECONDS)
     if rest:

@@ -7,27 +7,34 @@ group gets TERM, and KILL after GRACE seconds. Exits with the server's code.
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 
 def main(grace: float, command: list[str]) -> int:
     """Run `command` until it or its owner ends; return its exit code as a shell would."""
-    over = queue.SimpleQueue()
+    over, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)  # a handler in Python can miss the moment before we wait
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: over.put("told to end"))
+        signal.signal(number, lambda *_: None)
     try:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-    threading.Thread(target=lambda: over.put(os.read(0, 1)), daemon=True).start()
-    threading.Thread(target=lambda: over.put(server.wait()), daemon=True).start()
-    over.get()
+
+    def note_end_of(wait: Callable[[], object]) -> None:
+        wait()
+        os.write(end, b"x")
+
+    for wait in (server.wait, lambda: os.read(0, 1)):
+        threading.Thread(target=note_end_of, args=(wait,), daemon=True).start()
+    os.read(over, 1)
     end_group(server, grace)
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
 
