@@ -651,6 +651,7 @@ def start(*flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # says where it stands when aborted
     )
 
 
@@ -658,6 +659,10 @@ def start(*flags):
 def ended_in_any_case(process):
     try:
         yield process
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        print(process.communicate()[1])
+        raise
     finally:
         process.kill()
         process.communicate()
