@@ -18,6 +18,18 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def starter_model(root: Path) -> Path:
+    """The starter model's folder in models/, where lessons look for it; made if it is missing."""
+    from tutorial.model_folder import versions
+    from tutorial.run import convert
+
+    folder = root / "models/starter"
+    if not versions(folder):
+        convert("starter", "", "xception")
+    return folder
+
+
 @pytest.fixture
 def fake_model():
     """A fake model behind gRPC: (the model, its address)."""

@@ -4,6 +4,8 @@ import json
 import os
 import sys
 
+import pytest
+
 from tutorial import services
 from tutorial.notebooks import execute
 
@@ -14,6 +16,7 @@ def printed(notebook):
     return "".join("".join(output.get("text", "")) for output in outputs)
 
 
+@pytest.mark.usefixtures("starter_model")
 def test_the_lesson_takes_docker_where_it_answers(tmp_path, monkeypatch):
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fake_docker "$@"\n')

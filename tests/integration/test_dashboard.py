@@ -1,6 +1,5 @@
 """Every metric that the dashboard asks for is one that a running server gives."""
 
-import importlib.util
 import json
 import re
 import shutil
@@ -11,7 +10,6 @@ import urllib.request
 import pytest
 
 from tutorial import services
-from tutorial.model_folder import require
 from tutorial.processes import free_port, start_server
 
 DASHBOARD = services.ROOT / "k8s/components/monitoring/dashboard.json"
@@ -33,19 +31,19 @@ def given(url: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(starter_model):
     """The starter model, served as in its image: (its folder, gRPC port, URL of its metrics)."""
-    folder, port, rest_port = require(services.ROOT / "models", "starter"), free_port(), free_port()
+    port, rest_port = free_port(), free_port()
     configuration = services.ROOT / "serving"
     command = [
-        *services.model_server_command(folder, port),
+        *services.model_server_command(starter_model, port),
         f"--rest_api_port={rest_port}",
         "--enable_batching",
         f"--batching_parameters_file={configuration / 'batching.txt'}",
         f"--monitoring_config_file={configuration / 'monitoring.txt'}",
     ]
     with services.start_model_server("model-server", command, port):
-        yield folder, port, f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics"
+        yield starter_model, port, f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics"
 
 
 def test_model_server_gives_what_is_asked_of_it(model):
@@ -54,10 +52,6 @@ def test_model_server_gives_what_is_asked_of_it(model):
     assert len(asked(":tensorflow:")) > 4
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gateway.service") is None,
-    reason="this gateway has no metrics yet: gateway/service.py brings them",
-)
 def test_gateway_gives_what_is_asked_of_it(model):
     folder, model_port, _ = model
     port, admin = free_port(), free_port()

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from urllib.parse import quote
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutorial.processes import free_port
+from tutorial.processes import free_port, wait_until
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
@@ -523,21 +522,24 @@ def test_cors(repository, client):
     assert (status, "Access-Control-Allow-Origin" in headers) == (400, False)
 
 
+def requests_under_way(server):
+    return sum(len(channel.requests) for channel in list(server._server.active_channels.values()))
+
+
 def test_stopping_finishes_what_is_in_flight(repository):
     server = RestServer(RestApi(repository), "127.0.0.1", 0)
     server.start()
     idle, busy, answers = Client(server.port), Client(server.port), []
     idle.get("/v1/models/half")  # and keeps its connection
+    wait_until(lambda: not requests_under_way(server), timeout=SECONDS, what="the answer's end")
     body = {"signature_name": "count", "inputs": 100_000}
     thread = threading.Thread(
         target=lambda: answers.append(busy.post("/v1/models/scale:predict", body))
     )
     thread.start()
-    deadline = time.monotonic() + SECONDS
-    while not server._server.active_channels or not any(
-        channel.requests for channel in list(server._server.active_channels.values())
-    ):
-        assert time.monotonic() < deadline
+    wait_until(
+        lambda: requests_under_way(server), timeout=SECONDS, interval=0.001, what="the request"
+    )
     server.stop(SECONDS)
     thread.join(SECONDS)
     assert [(status, json.loads(text)) for status, text in answers] == [(200, {"outputs": 100_000})]
