@@ -21,7 +21,7 @@ run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	  --preprocessing "$(PREPROCESSING)" \
 	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
-test: lint test-unit test-notebooks test-integration  ## everything, about thirteen minutes
+test: lint test-unit test-notebooks test-integration  ## everything, a quarter of an hour
 
 test-unit: $(READY)  ## what needs no TensorFlow, a minute
 	@PYTHONPATH=build/stubs $(BIN)/python -m pytest tests/unit
