@@ -208,9 +208,16 @@ class RestServer:
             for channel in list(server.active_channels.values())
         ):
             time.sleep(0.02)
-        self._in_loop(lambda: wasyncore.close_all(server._map))  # which ends the loop
+        self._in_loop(self._end_loop)
         self._loop.join(max(0.0, deadline - time.monotonic()) + 1)
         server.task_dispatcher.shutdown(timeout=1)
+        server.trigger.close()
+
+    def _end_loop(self) -> None:
+        # The trigger is not closed here: the loop may be awake already, and do this before the
+        # thread that asks for it has written to the trigger.
+        self._server.trigger.del_channel()
+        wasyncore.close_all(self._server._map)  # nothing is left to loop over
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         self._server.trigger.pull_trigger(action)

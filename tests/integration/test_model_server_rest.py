@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from urllib.parse import quote
 
 import numpy as np
@@ -545,6 +546,21 @@ def test_stopping_finishes_what_is_in_flight(repository):
     assert [(status, json.loads(text)) for status, text in answers] == [(200, {"outputs": 100_000})]
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)
+
+
+def test_stopping_bears_that_another_thread_wakes_the_loop_first(repository, monkeypatch):
+    server = RestServer(RestApi(repository), "127.0.0.1", 0)
+    server.start()
+    wake = server._server.trigger._physical_pull
+
+    def wake_late():
+        wake()  # as another thread would, and the loop does what was asked
+        time.sleep(0.1)
+        wake()
+
+    monkeypatch.setattr(server._server.trigger, "_physical_pull", wake_late)
+    server.stop(SECONDS)
+    assert not server._loop.is_alive()
 
 
 def test_process_serves_both_faces_until_sigterm(tmp_path):
