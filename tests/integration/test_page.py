@@ -494,9 +494,10 @@ def test_camera(browser, gateway):
             assert shown_width(page, "#photo img") == image.width
 
             page.get_by_role("button", name="Use the camera").click()
+            expect(page.locator("#viewfinder")).to_be_visible()
             page.keyboard.press("Escape")
             expect(page.locator("#viewfinder")).to_be_hidden()
-            assert page.evaluate("document.querySelector('video').srcObject") is None  # off again
+            page.wait_for_function("!document.querySelector('video').srcObject")  # off again
             assert len(gateway.requests) == 1
 
 
