@@ -21,7 +21,7 @@ from tqdm import tqdm
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tf_keras
 
-from gateway.images import decode, load_small, open_picture, prepare
+from gateway.images import decode, load_small, open_picture, resize, scale
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (299, 299)
@@ -57,7 +57,7 @@ def main() -> None:
             ("whole", decode(data)),
             ("small", load_small(open_picture(data), SIZE)),
         ):
-            batches[how].append(prepare(image, SIZE, "xception"))
+            batches[how].append(scale(resize(image, SIZE), "xception"))
     model = tf_keras.models.load_model(ROOT / "starter/starter.h5", compile=False)
     answers = {
         how: model.predict(np.concatenate(batch), verbose=0).argmax(axis=1)

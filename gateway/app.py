@@ -3,7 +3,6 @@
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, g, render_template
 from gateway import problems
 from gateway.contract import Contract
 from gateway.fetch import read_origins
-from gateway.images import MAX_BYTES, decode_and_prepare, open_picture
+from gateway.images import MAX_BYTES, decode_and_resize, open_picture
 from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
 from gateway.model_client import ModelClient, Prediction
 from gateway.settings import defaults
@@ -30,16 +29,15 @@ def predict_pictures() -> tuple[Prediction, bool]:
     for index, data in enumerate(files):
         with blaming(index if several else None):
             pictures.append(open_picture(data))
-    signature = client.signature(timeout=deadline.within(most).remaining())
-    wanted = (signature.input_size, client.contract.preprocessing, signature.input_dtype)
+    size = client.signature(timeout=deadline.within(most).remaining()).input_size
     batches = []
     with stage("decode"):
         for index, picture in enumerate(pictures):
             with blaming(index if several else None):
-                batches.append(decode_and_prepare(picture, *wanted))
-    batch = np.concatenate(batches) if several else batches[0]
+                batches.append(decode_and_resize(picture, size))
+    pixels = np.concatenate(batches) if several else batches[0]
     with stage("model"):
-        return client.predict(batch, timeout=deadline.within(most).remaining()), several
+        return client.predict(pixels, timeout=deadline.within(most).remaining()), several
 
 
 @blueprint.post("/predict")
@@ -130,10 +128,10 @@ def create_app(**settings: Any) -> Flask:
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels in the model's order
     contract = Contract.read(app.config["CONTRACT"])
-    name = app.config["MODEL_SIGNATURE"] or contract.signature_name
     app.extensions["model"] = ModelClient(
         app.config["MODEL_ADDRESS"],
-        replace(contract, signature_name=name),
+        contract,
+        signature_name=app.config["MODEL_SIGNATURE"],
         version=app.config["MODEL_VERSION"],
         metadata=app.config["METADATA"],
     )

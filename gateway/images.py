@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
-import numpy.typing as npt
 from keras_image_helper import create_preprocessor
 from PIL import Image, ImageOps
 
@@ -150,20 +149,11 @@ def scaling(preprocessing: str) -> Callable:
     return create_preprocessor(SCALINGS.get(preprocessing, preprocessing), None).preprocess
 
 
-def prepare(
-    image: Image.Image,
-    size: tuple[int, int],
-    preprocessing: str,
-    dtype: npt.DTypeLike = np.float32,
-) -> np.ndarray:
-    """A batch of one, shape (1, height, width, 3): float32, scaled as the model was trained on.
+def scale(pixels: np.ndarray, preprocessing: str) -> np.ndarray:
+    """Pixels, uint8 of shape (N, height, width, 3), as a model was trained on them: float32.
 
-    Or uint8, for a model that scales by itself. `size` is (height, width), `preprocessing` as in
-    `scaling`.
+    `preprocessing` as in `scaling`.
     """
-    pixels = resize(image, size)
-    if dtype == np.uint8:
-        return pixels
     return np.ascontiguousarray(scaling(preprocessing)(pixels.astype(np.float32)), np.float32)
 
 
@@ -206,18 +196,13 @@ class Places:
 _places = Places(2)
 
 
-def decode_and_prepare(
-    image: Image.Image,
-    size: tuple[int, int],
-    preprocessing: str,
-    dtype: npt.DTypeLike = np.float32,
-    *,
-    wait: float = 2.0,
+def decode_and_resize(
+    image: Image.Image, size: tuple[int, int], *, wait: float = 2.0
 ) -> np.ndarray:
-    """What `prepare` makes of an opened picture, decoded no larger than needed, two at once.
+    """What `resize` makes of an opened picture, decoded no larger than needed, two at once.
 
     Raises ImageError as `load`, and BusyError if there is no place within `wait` seconds.
     """
     large = image.width * image.height > _limit(image) / 2
     with _places.take(2 if large else 1, wait=wait):
-        return prepare(load_small(image, size), size, preprocessing, dtype)
+        return resize(load_small(image, size), size)

@@ -6,7 +6,7 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import grpc
@@ -22,6 +22,7 @@ from tensorflow_serving.apis import (
 
 from gateway.contract import Contract
 from gateway.deadline import Deadline
+from gateway.images import scale
 from gateway.tensors import DTYPES, encode_request, read_tensor
 
 
@@ -33,6 +34,7 @@ class ModelMismatchError(Exception):
 class Signature:
     """How to call a model: read from its own metadata, never typed."""
 
+    name: str
     input_name: str
     input_size: tuple[int, int]  # height and width of a picture, in pixels
     input_dtype: np.dtype  # float32: pixels scaled as in training; uint8: as they are, in 0…255
@@ -56,7 +58,7 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
         raise ModelMismatchError(f"{labels} labels want one output as wide, not {outputs}")
     [picture] = pictures
     dtype = DTYPES[definition.inputs[picture].dtype]
-    return Signature(picture, inputs[picture][1:3], dtype, fitting[0])
+    return Signature(contract.signature_name, picture, inputs[picture][1:3], dtype, fitting[0])
 
 
 def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[int, ...]]:
@@ -103,7 +105,7 @@ def predict(
     """
     request = predict_pb2.PredictRequest(output_filter=[signature.output_name])
     specify(request.model_spec, contract, version)
-    request.model_spec.signature_name = contract.signature_name
+    request.model_spec.signature_name = signature.name
     call = channel.unary_unary(
         PREDICT, response_deserializer=predict_pb2.PredictResponse.FromString
     )
@@ -111,6 +113,23 @@ def predict(
     response = call(encoded, timeout=timeout, metadata=metadata)
     scores = read_tensor(response.outputs[signature.output_name])
     return Prediction(scores, response.model_spec.version.value)
+
+
+UNSCALED = "serving_uint8"  # what notebook 01 calls the same function of pixels as they are
+
+
+def ways_to_call(signatures: Mapping[str, SignatureDef], contract: Contract) -> list[Signature]:
+    """Signatures that lead to the same scores: the contract's, and before it what is cheaper.
+
+    Raises ModelMismatchError as `choose_signature`.
+    """
+    chosen = choose_signature(signatures, contract)
+    twin = replace(chosen, name=UNSCALED, input_dtype=np.dtype(np.uint8))
+    try:
+        unscaled = choose_signature(signatures, replace(contract, signature_name=UNSCALED))
+    except ModelMismatchError:  # there is none
+        return [chosen]
+    return [twin, chosen] if unscaled == twin != chosen else [chosen]
 
 
 SERVICE_CONFIG = {
@@ -155,6 +174,9 @@ def open_channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(target, options=list(CHANNEL_OPTIONS.items()))
 
 
+REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+
+
 class ModelClient:
     """A served model: one channel, opened at the first call and kept; safe to share by threads.
 
@@ -166,68 +188,82 @@ class ModelClient:
         address: str,
         contract: Contract,
         *,
+        signature_name: str = "",
         version: str = "",
         metadata: Callable[[], Metadata] = tuple,
     ) -> None:
         """Take an address as `open_channel` does and a version as `specify`; nothing is opened yet.
 
-        `metadata` is asked before each call what is to go with it.
+        `signature_name` is the one to call, by default what `ways_to_call` finds. `metadata` is
+        asked before each call what is to go with it.
         """
         self.contract = contract
         self.was_ready = False  # whether the model was ever there and fitted the contract
         self._address, self._version, self._metadata = address, version, metadata
+        self._signature_name = signature_name
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._signature: Signature | None = None
+        self._ways: list[Signature] = []  # to call the model, as last described
 
     def describe(self, *, timeout: float) -> Signature:
-        """Ask the server for the model's signature now.
+        """Ask the server for the contract's signature now.
 
         Raises ModelMismatchError where it does not fit the contract, grpc.RpcError as `predict`.
         """
+        return self._describe(timeout)[-1]
+
+    def signature(self, *, timeout: float) -> Signature:
+        """The contract's signature as last described; raises as `describe`."""
+        return (self._ways or self._describe(timeout))[-1]
+
+    def _describe(self, timeout: float) -> list[Signature]:
         query = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         specify(query.model_spec, self.contract, self._version)
         stub = prediction_service_pb2_grpc.PredictionServiceStub(self._connected())
         answer = stub.GetModelMetadata(query, timeout=timeout, metadata=self._metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(described)
-        signature = choose_signature(described.signature_def, self.contract)
-        self._signature, self.was_ready = signature, True
-        return signature
+        if self._signature_name:
+            only = replace(self.contract, signature_name=self._signature_name)
+            ways = [choose_signature(described.signature_def, only)]
+        else:
+            ways = ways_to_call(described.signature_def, self.contract)
+        self._ways, self.was_ready = ways, True
+        return ways
 
-    def signature(self, *, timeout: float) -> Signature:
-        """The model's signature as last described; raises as `describe`."""
-        return self._signature or self.describe(timeout=timeout)
-
-    def predict(self, images: np.ndarray, *, timeout: float) -> Prediction:
-        """Scores for pictures of shape (N, height, width, 3).
+    def predict(self, pixels: np.ndarray, *, timeout: float) -> Prediction:
+        """Scores for pictures: RGB, uint8 of shape (N, height, width, 3).
 
         Raises as the function `predict` and as `describe`; ModelMismatchError for scores that are
         too many, too few or no numbers; DeadlineError when there is no time left to ask.
         """
         deadline = Deadline.after(timeout)
-        signature = self.signature(timeout=timeout)
+        prediction = self._ask(self._ways or self._describe(timeout), pixels, deadline)
+        wanted = (len(pixels), len(self.contract.labels))
+        if prediction.scores.shape != wanted or not np.isfinite(prediction.scores).all():
+            raise ModelMismatchError(f"the model's answer is not {wanted} numbers")
+        return prediction
+
+    def _ask(self, ways: list[Signature], pixels: np.ndarray, deadline: Deadline) -> Prediction:
+        signature, *others = ways
+        as_they_are = signature.input_dtype == np.uint8
         try:
-            prediction = predict(
+            return predict(
                 self._connected(),
                 self.contract,
                 signature,
-                images,
+                pixels if as_they_are else scale(pixels, self.contract.preprocessing),
                 version=self._version,
                 metadata=self._metadata(),
                 timeout=deadline.remaining(),
             )
         except grpc.RpcError as error:
-            if error.code() in (
-                grpc.StatusCode.INVALID_ARGUMENT,
-                grpc.StatusCode.FAILED_PRECONDITION,
-            ):
-                self._signature = None  # another model may have come in its place: ask anew
-            raise
-        wanted = (len(images), len(self.contract.labels))
-        if prediction.scores.shape != wanted or not np.isfinite(prediction.scores).all():
-            raise ModelMismatchError(f"the model's answer is not {wanted} numbers")
-        return prediction
+            if error.code() not in REFUSED:
+                raise
+            self._ways = []  # another model may have come in its place: describe it anew
+            if not others:
+                raise
+        return self._ask(others, pixels, deadline)
 
     def _connected(self) -> grpc.Channel:
         with self._lock:

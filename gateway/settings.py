@@ -108,8 +108,8 @@ class Settings:
     model_signature: str = _setting(
         "",
         _signature,
-        "the model's signature to call, if not the contract's: `serving_uint8` takes a quarter of"
-        " the bytes, where the model has it",
+        "the one signature of the model to call; by itself it calls the contract's, or where the"
+        " model has it `serving_uint8`, which takes a quarter of the bytes",
     )
     contract: str = _setting("contract.json", _file, "the model's contract")
     request_timeout: float = _setting(

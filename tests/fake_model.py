@@ -58,13 +58,14 @@ def signature(
 
 
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Scores a picture by its mean colours, float32 or uint8; fails with `failure` if it is set."""
+    """Scores a picture by its mean colours; fails with `failure` if it is set."""
 
     def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
         self.details = "told to fail"
         self.refusals = 0  # so many predictions are refused as UNAVAILABLE before the next answer
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
+        self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
         self.delay = delay  # seconds that a prediction takes
         self.lock = threading.Lock()
         self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
@@ -75,9 +76,10 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.metadata = dict(context.invocation_metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
-        described.signature_def["serving_uint8"].CopyFrom(self.definition)
-        for info in described.signature_def["serving_uint8"].inputs.values():
-            info.dtype = types_pb2.DT_UINT8
+        if self.takes_bytes:
+            described.signature_def["serving_uint8"].CopyFrom(self.definition)
+            for info in described.signature_def["serving_uint8"].inputs.values():
+                info.dtype = types_pb2.DT_UINT8
         answer = get_model_metadata_pb2.GetModelMetadataResponse()
         answer.metadata["signature_def"].Pack(described)
         return answer
@@ -88,8 +90,14 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
             refused, self.refusals = self.refusals > 0, max(0, self.refusals - 1)
         if refused:
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to refuse")
+        name = request.model_spec.signature_name
+        if name == "serving_uint8" and not self.takes_bytes:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"no signature {name}")
         if "photo" not in request.inputs:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no input {list(request.inputs)}")
+        wanted = types_pb2.DT_UINT8 if name == "serving_uint8" else types_pb2.DT_FLOAT
+        if request.inputs["photo"].dtype != wanted:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "numbers of another type")
         self.requests.append(request)
         self.metadata = dict(context.invocation_metadata())
         time.sleep(self.delay)

@@ -8,7 +8,7 @@ import sys
 from tutorial import services
 from tutorial.processes import free_port, port_open, wait_until
 
-SIDE = 299  # pixels: a tensor of 1 MB, which gRPC by itself would not retry
+SIDE = 299  # pixels: a tensor of 268 KB, a little more than gRPC by itself would retry
 
 
 class ModelProcess:

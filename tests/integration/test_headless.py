@@ -21,7 +21,7 @@ from tests.fake_model import FakeModel
 from tutorial.processes import free_port, wait_until
 
 AGE = 1.0  # seconds; 15 in the manifest
-IMAGE = np.zeros((1, 4, 6, 3), np.float32)
+IMAGE = np.zeros((1, 4, 6, 3), np.uint8)
 
 
 class CountingModel(FakeModel):

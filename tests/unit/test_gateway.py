@@ -72,15 +72,19 @@ def test_a_picture_as_it_is_is_scored(gateway, kind):
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
 
 
-def test_a_model_that_scales_by_itself_gets_pixels_as_they_are(fake_model, contract_file):
+@pytest.mark.parametrize(
+    ("name", "dtype", "green"),
+    [("", types_pb2.DT_UINT8, 255), ("serving_default", types_pb2.DT_FLOAT, 1)],
+)
+def test_who_scales_is_a_setting(fake_model, contract_file, name, dtype, green):
     contract_file.write_text(json.dumps(CONTRACT | {"preprocessing": "xception"}))
     gateway = create_app(
-        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_SIGNATURE="serving_uint8"
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_SIGNATURE=name
     ).test_client()
-    assert gateway.post("/predict", **upload(png("lime"))).json["green"] == 255
+    assert gateway.post("/predict", **upload(png("lime"))).json["green"] == green
     assert len(gateway.post("/classify", **several(png("red"), png("blue"))).json["results"]) == 2
     for request in fake_model[0].requests:
-        assert request.inputs["photo"].dtype == types_pb2.DT_UINT8
+        assert request.inputs["photo"].dtype == dtype
 
 
 def several(*files: bytes) -> dict:
@@ -200,7 +204,7 @@ def test_every_blocked_address_gets_the_same_answer(gateway, picture_server):
 
 def test_too_much_at_once_is_ours_and_passes(gateway, monkeypatch):
     monkeypatch.setattr(images, "_places", Places(0))
-    monkeypatch.setitem(images.decode_and_prepare.__kwdefaults__, "wait", 0.01)
+    monkeypatch.setitem(images.decode_and_resize.__kwdefaults__, "wait", 0.01)
     answer = gateway.post("/predict", **upload(png("red")))
     assert "try again" in problem_in(answer, 503)
     assert answer.headers["Retry-After"] == "1"
@@ -353,7 +357,7 @@ def test_a_model_that_was_there_and_is_not_found_is_no_longer_on_its_way(gateway
     problem_in(gateway.post("/predict", **upload(png("red"))), 502)
 
 
-@pytest.mark.parametrize("side", [1100, 2400], ids=["the server's limit", "the client's limit"])
+@pytest.mark.parametrize("side", [1300, 4800], ids=["the server's limit", "the client's limit"])
 def test_a_message_too_large_is_not_worth_another_attempt(contract_file, side):
     """gRPC's own words tell it from a full queue: here they are, from the real library."""
     with serve(FakeModel(side)) as address:

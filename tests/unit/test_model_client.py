@@ -18,12 +18,13 @@ from gateway.model_client import (
     ModelMismatchError,
     Signature,
     choose_signature,
+    ways_to_call,
 )
 from tests.fake_model import FakeModel, serve, signature
 from tests.tcp_proxy import TcpProxy
 from tutorial.processes import free_port
 
-PICTURES = np.random.default_rng(0).random((2, 4, 6, 3), np.float32)
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
 
 
 @pytest.fixture
@@ -33,7 +34,9 @@ def contract(contract_file):
 
 def test_names_and_size_come_from_the_model(fake_model, contract):
     client = ModelClient(fake_model[1], contract)
-    assert client.signature(timeout=5) == Signature("photo", (4, 6), np.float32, "kinds")
+    assert client.signature(timeout=5) == Signature(
+        "serving_default", "photo", (4, 6), np.dtype(np.float32), "kinds"
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,20 +54,68 @@ def test_scores_come_back_in_order(fake_model, contract):
     np.testing.assert_allclose(scores, PICTURES.mean(axis=(1, 2)), rtol=1e-6)
     [request] = model.requests
     assert request.model_spec.name == "fake"
-    assert request.model_spec.signature_name == "serving_default"
     assert list(request.output_filter) == ["kinds"]
 
 
-def test_pictures_of_bytes_go_as_bytes(fake_model, contract):
+def test_pixels_go_as_they_are_to_a_model_that_takes_them(fake_model, contract):
     model, address = fake_model
-    client = ModelClient(address, replace(contract, signature_name="serving_uint8"))
-    assert client.signature(timeout=5).input_dtype == np.uint8
-    pixels = (255 * PICTURES).astype(np.uint8)
-    scores = client.predict(pixels, timeout=5).scores
-    np.testing.assert_allclose(scores, pixels.mean(axis=(1, 2)), rtol=1e-6)
+    ModelClient(address, replace(contract, preprocessing="unit")).predict(PICTURES, timeout=5)
     [request] = model.requests
     assert request.model_spec.signature_name == "serving_uint8"
-    assert request.inputs["photo"].tensor_content == pixels.tobytes()
+    assert request.inputs["photo"].tensor_content == PICTURES.tobytes()
+
+
+def test_they_are_scaled_for_one_that_does_not(fake_model, contract):
+    model, address = fake_model
+    model.takes_bytes = False
+    ModelClient(address, replace(contract, preprocessing="unit")).predict(PICTURES, timeout=5)
+    [request] = model.requests
+    assert request.model_spec.signature_name == "serving_default"
+    scaled = PICTURES.astype(np.float32) / 255
+    assert request.inputs["photo"].tensor_content == scaled.tobytes()
+
+
+@pytest.mark.parametrize("name", ["serving_default", "serving_uint8"])
+def test_a_signature_that_is_named_is_called_and_no_other(fake_model, contract, name):
+    model, address = fake_model
+    client = ModelClient(address, contract, signature_name=name)
+    client.predict(PICTURES, timeout=5)
+    assert model.requests[0].model_spec.signature_name == name
+    model.takes_bytes = False
+    if name == "serving_uint8":
+        with pytest.raises(grpc.RpcError) as error:
+            client.predict(PICTURES, timeout=5)
+        assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
+            client.predict(PICTURES, timeout=5)
+
+
+def test_no_request_is_lost_to_a_version_without_the_signature_for_pixels(fake_model, contract):
+    model, address = fake_model
+    client = ModelClient(address, contract)
+    client.signature(timeout=5)
+    model.takes_bytes = False  # of two versions that are both there, the other answers
+    for _ in range(2):
+        scores = client.predict(PICTURES, timeout=5).scores
+        np.testing.assert_allclose(scores, PICTURES.mean(axis=(1, 2)), rtol=1e-6)
+    names = [request.model_spec.signature_name for request in model.requests]
+    assert names == ["serving_default"] * 2
+
+
+def test_a_signature_that_differs_in_more_than_its_type_is_not_called(contract):
+    own, pixels = signature(), signature(dtype=types_pb2.DT_UINT8)
+    pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
+    found = ways_to_call({"serving_default": own, "serving_uint8": pixels}, contract)
+    assert [way.name for way in found] == ["serving_uint8", "serving_default"]
+    larger = signature(inputs={"photo": (-1, 8, 6, 3)})
+    larger.inputs["photo"].dtype = types_pb2.DT_UINT8
+    for other in (own, larger, signature(inputs={"photo": (-1, 4)})):
+        found = ways_to_call({"serving_default": own, "serving_uint8": other}, contract)
+        assert [way.name for way in found] == ["serving_default"]
+    bytewise = replace(contract, signature_name="serving_uint8")
+    assert [way.name for way in ways_to_call({"serving_uint8": pixels}, bytewise)] == [
+        "serving_uint8"
+    ]
 
 
 def test_nothing_is_opened_before_the_first_call(contract):
@@ -92,12 +143,13 @@ def test_a_model_that_comes_back_is_found(contract):
         revival.join()
 
 
-PHOTO = np.zeros((1, 299, 299, 3), np.float32)  # 1 MB, four times gRPC's own retry buffer
+PHOTO = np.zeros((1, 299, 299, 3), np.uint8)  # 1 MB as float32: four times gRPC's retry buffer
 
 
 @pytest.mark.parametrize(("refusals", "answered"), [(1, True), (4, True), (5, False)])
 def test_a_refused_photo_is_tried_again_four_times(contract, refusals, answered):
     model = FakeModel(side=299)
+    model.takes_bytes = False
     with serve(model) as address:
         client = ModelClient(address, contract)
         client.signature(timeout=5)
