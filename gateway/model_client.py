@@ -206,14 +206,14 @@ class ModelClient:
         self._ways: list[Signature] = []  # to call the model, as last described
 
     def describe(self, *, timeout: float) -> Signature:
-        """Ask the server for the contract's signature now.
+        """Ask the server now for the contract's signature, or the one that was named.
 
         Raises ModelMismatchError where it does not fit the contract, grpc.RpcError as `predict`.
         """
         return self._describe(timeout)[-1]
 
     def signature(self, *, timeout: float) -> Signature:
-        """The contract's signature as last described; raises as `describe`."""
+        """The same as last described; raises as `describe`."""
         return (self._ways or self._describe(timeout))[-1]
 
     def _describe(self, timeout: float) -> list[Signature]:
