@@ -144,9 +144,9 @@ class Batcher:
             raise errors.ResourceExhausted(
                 "the request's time was over while it waited in the queue"
             )
-        feeds = {
-            name: _join([ticket.feeds[name] for ticket in tickets]) for name in tickets[0].feeds
-        }
+        feeds = tickets[0].feeds  # not copied where it is alone
+        if len(tickets) > 1:
+            feeds = {name: np.concatenate([t.feeds[name] for t in tickets]) for name in feeds}
         outputs = self._run_model(feeds, tickets[0].fetches, left)
         ends = list(itertools.accumulate(ticket.rows for ticket in tickets))
         for name, output in zip(tickets[0].fetches, outputs, strict=True):
@@ -167,7 +167,3 @@ def _count_rows(feeds: Feeds) -> int:
             f"with batching, all inputs need the same first dimension; got {shapes}"
         )
     return sizes.pop()[0] if sizes else 0
-
-
-def _join(arrays: list[np.ndarray]) -> np.ndarray:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # one is not copied

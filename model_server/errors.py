@@ -13,14 +13,3 @@ DeadlineExceeded = partial(tf.errors.DeadlineExceededError, None, None)
 ResourceExhausted = partial(tf.errors.ResourceExhaustedError, None, None)
 Unimplemented = partial(tf.errors.UnimplementedError, None, None)
 Unknown = partial(tf.errors.UnknownError, None, None)
-
-_NAMES = {
-    getattr(tf.errors, name): name
-    for name in dir(tf.errors)
-    if name.isupper() and isinstance(getattr(tf.errors, name), int)
-}
-
-
-def code_name(error: tf.errors.OpError) -> str:
-    """Return the name of an error's code, such as "NOT_FOUND"."""
-    return _NAMES.get(error.error_code, "UNKNOWN")

@@ -39,7 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    number = partial(add, type=_whole_number, metavar="N")
+    number = partial(add, type=int, metavar="N")
     switch = partial(add, type=_switch, nargs="?", const=True, metavar="true|false")
     add("--version", action="version", version=f"TensorFlow {version('tensorflow')}")
 
@@ -72,12 +72,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     number("--rest_api_num_threads", help="HTTP calls answered at once (4 per CPU)")
     number("--rest_api_timeout_in_ms", default=30_000, help="of one HTTP call, 0: none (30000)")
     add("--monitoring_config_file", type=Path, help="MonitoringConfig: metrics on the HTTP port")
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
 
 
 def _switch(text: str) -> bool:

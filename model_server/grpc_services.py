@@ -92,7 +92,6 @@ class ModelServer(
     """tensorflow.serving.PredictionService and tensorflow.serving.ModelService."""
 
     def __init__(self, repository: Repository):
-        """Answer for the models of a repository."""
         self._repository = repository
 
     @_with_status

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 import prometheus_client
 import tensorflow as tf
 
-from model_server import errors
-
 MOST_NAMES = 1000  # model names in labels: requests can invent any number of them
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}  # the same as TensorFlow's
 
 prometheus_client.disable_created_metrics()
 _registry = prometheus_client.CollectorRegistry()
@@ -43,7 +44,7 @@ def request(model_name: str, api: str, entrypoint: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        _requests.labels(name, errors.code_name(error)).inc()
+        _requests.labels(name, _CODES[error.error_code]).inc()
         raise
     _requests.labels(name, "OK").inc()
     _request_latency.labels(name, api, entrypoint).observe((time.perf_counter() - started) * 1e6)

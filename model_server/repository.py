@@ -54,17 +54,15 @@ class Repository:
         with self._turn:
             self._labels = self._checked_labels(listed)
             served = {name for name, model in self._models.items() if not model.retired}
-            models = dict(self._models)
-            for one in listed:
-                model = models.get(one.name) or Model(one.name, self._load)
-                model.configure(Path(one.base_path), one.model_version_policy)
-                models[one.name] = model
-            self._models = models
-            wanted = {one.name for one in listed}
-            for name in served - wanted:
-                models[name].retire()
+            wanted = {one.name: one for one in listed}
+            self._models = self._models | {
+                name: Model(name, self._load) for name in wanted if name not in self._models
+            }
+            for name, model in self._models.items():
+                one = wanted.get(name)
+                model.configure(*((one.base_path, one.model_version_policy) if one else ("", None)))
             self.poll()
-        return wanted - served
+        return wanted.keys() - served
 
     def wait_until_available(
         self,
@@ -98,8 +96,7 @@ class Repository:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
-        for model in self._models.values():
-            model.unload()
+        self.reload(ModelServerConfig(model_config_list={}))
 
     @contextmanager
     def lease(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
@@ -120,14 +117,14 @@ class Repository:
         """
         wanted = self._asked_version(spec)
         response = GetModelStatusResponse()
-        found = self._models[spec.name].statuses() if spec.name in self._models else []
-        for number, state, error in found:
+        found = self._models[spec.name].versions() if spec.name in self._models else []
+        for number, version in found:
             if wanted in (None, number):
-                version = response.model_version_status.add(version=number, state=state)
-                version.status.SetInParent()  # OK is sent, not left out
-                if error:
-                    version.status.error_code = error.error_code
-                    version.status.error_message = error.message
+                entry = response.model_version_status.add(version=number, state=version.state)
+                entry.status.SetInParent()  # OK is sent, not left out
+                if version.error:
+                    entry.status.error_code = version.error.error_code
+                    entry.status.error_message = version.error.message
         if not response.model_version_status:
             raise not_served(spec.name, wanted)
         return response
@@ -162,20 +159,19 @@ class Repository:
     def _missing(self, names: Collection[str] | None) -> list[str]:
         """Return which models have no version. Raises tf.errors.UnknownError if loading failed."""
         missing = [
-            model
-            for model in self._models.values()
-            if (names is None or model.name in names) and not model.retired
-            if not model.available()
+            (name, model)
+            for name, model in self._models.items()
+            if (names is None or name in names) and not model.retired and not model.available()
         ]
         failed = [
-            f"version {status.version} of {model.name}: {' '.join(status.error.message.split())}"
-            for model in missing
-            for status in model.statuses()
-            if status.error
+            f"version {number} of {name}: {' '.join(version.error.message.split())}"
+            for name, model in missing
+            for number, version in model.versions()
+            if version.error
         ]
         if failed:
             raise errors.Unknown(f"could not be loaded: {'; '.join(failed)}")
-        return [model.name for model in missing]
+        return [name for name, _ in missing]
 
     def _every(self, seconds: float, action: Callable[[], object]) -> None:
         def act_until_stopped() -> None:

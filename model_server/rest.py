@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import flask
@@ -31,13 +30,13 @@ from model_server.servable import check_inputs
 LARGEST_BODY = 2**31 - 1  # bytes
 
 _STATUSES = {
-    tf.errors.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
-    tf.errors.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
-    tf.errors.NOT_FOUND: HTTPStatus.NOT_FOUND,
-    tf.errors.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
-    tf.errors.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
-    tf.errors.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-    tf.errors.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    tf.errors.INVALID_ARGUMENT: 400,
+    tf.errors.FAILED_PRECONDITION: 400,
+    tf.errors.NOT_FOUND: 404,
+    tf.errors.DEADLINE_EXCEEDED: 504,
+    tf.errors.RESOURCE_EXHAUSTED: 429,
+    tf.errors.UNAVAILABLE: 503,
+    tf.errors.UNIMPLEMENTED: 501,
 }  # all others: 500
 
 
@@ -48,17 +47,16 @@ def create_app(
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False
 
-    def status(**spec: Any) -> Response:
-        return flask.jsonify(_to_dict(repository.status(_model_spec(**spec))))
+    def status(**spec: Any) -> dict:
+        return _to_dict(repository.status(_model_spec(**spec)))
 
-    def metadata(**spec: Any) -> Response:
+    def metadata(**spec: Any) -> dict:
         with repository.lease(_model_spec(**spec)) as (version, servable):
-            return flask.jsonify(
-                model_spec={"name": spec["name"], "signature_name": "", "version": str(version)},
-                metadata={"signature_def": _to_dict(servable.signatures)},
-            )
+            described = {"name": spec["name"], "signature_name": "", "version": str(version)}
+            signatures = {"signature_def": _to_dict(servable.signatures)}
+            return {"model_spec": described, "metadata": signatures}
 
-    def predict(**spec: Any) -> Response:
+    def predict(**spec: Any) -> dict:
         with (
             monitoring.request(spec["name"], "predict", "REST"),
             repository.lease(_model_spec(**spec)) as (_, servable),
@@ -68,15 +66,15 @@ def create_app(
             if "instances" in document:
                 inputs = _read_rows(document["instances"], signature)
                 outputs = servable.run(signature, inputs, timeout=timeout)
-                return flask.jsonify(predictions=_write_rows(outputs))
+                return {"predictions": _write_rows(outputs)}
             inputs = _read_columns(document["inputs"], signature)
             outputs = servable.run(signature, inputs, timeout=timeout)
-            return flask.jsonify(outputs=_write_columns(outputs))
+            return {"outputs": _write_columns(outputs)}
 
     def metrics() -> Response:
         return Response(monitoring.page(), mimetype="text/plain")
 
-    for version in ("", "/versions/<int:version>", "/labels/<label>"):
+    for version in ("", f"/versions/<int(max={2**63 - 1}):version>", "/labels/<label>"):
         model = f"/v1/models/<name>{version}"
         app.add_url_rule(model, view_func=status)
         app.add_url_rule(f"{model}/metadata", view_func=metadata)
@@ -88,27 +86,20 @@ def create_app(
     return app
 
 
-def _refuse(error: tf.errors.OpError) -> tuple[Response, HTTPStatus]:
-    status = _STATUSES.get(error.error_code, HTTPStatus.INTERNAL_SERVER_ERROR)
-    return flask.jsonify(error=error.message), status
+def _refuse(error: tf.errors.OpError) -> tuple[dict, int]:
+    return {"error": error.message}, _STATUSES.get(error.error_code, 500)
 
 
-def _refuse_path(error: HTTPException) -> tuple[Response, int]:
+def _refuse_path(error: HTTPException) -> tuple[dict, int]:
     """Answer 400 for a path or method that the API does not have, as TensorFlow Serving does."""
     unknown = error.code in (404, 405) and flask.request.path.startswith("/v1/")
     message = f"{flask.request.method} {flask.request.path}: {error.description}"
-    return flask.jsonify(error=message), 400 if unknown else error.code
+    return {"error": message}, 400 if unknown else error.code
 
 
-def _model_spec(name: str, version: int | None = None, label: str = "") -> ModelSpec:
-    spec = ModelSpec(name=name)
-    if label:
-        spec.version_label = label
-    if version is not None:
-        if version >= 2**63:
-            raise errors.InvalidArgument(f"version {version} is larger than any version can be")
-        spec.version.value = version
-    return spec
+def _model_spec(name: str, version: int | None = None, label: str | None = None) -> ModelSpec:
+    number = None if version is None else {"value": version}
+    return ModelSpec(name=name, version=number, version_label=label)
 
 
 def _to_dict(message: Message) -> dict[str, Any]:

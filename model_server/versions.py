@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
@@ -20,19 +19,13 @@ from model_server.servable import Servable
 _log = logging.getLogger(__name__)
 
 
-class Status(NamedTuple):
-    """What is known of a version: a state of ModelVersionStatus and the error that ended it."""
-
-    version: int
-    state: int
-    error: tf.errors.OpError | None
-
-
 @dataclass
-class _Version:
+class Version:
+    """What is known of a version; `state` is one of ModelVersionStatus."""
+
     files: frozenset  # as they were when it was loaded
     state: int = ModelVersionStatus.LOADING
-    error: tf.errors.OpError | None = None
+    error: tf.errors.OpError | None = None  # that loading it ended with
     servable: Servable | None = None
     users: int = 0  # requests that are using the servable at this moment
 
@@ -40,21 +33,25 @@ class _Version:
 class Model:
     """One model: of the version folders under its base path, those its policy wants are served.
 
-    Only one thread at a time may call `configure`, `poll`, `retire` and `unload`.
+    Only one thread at a time may call `configure` and `poll`.
     """
 
     def __init__(self, name: str, load: Callable[[Path], Servable]):
         """Name a model whose version folders are loaded with `load`; `configure` comes next."""
         self.name = name
         self._load_servable = load
-        self._versions: dict[int, _Version] = {}
+        self._versions: dict[int, Version] = {}
         self._changed = threading.Condition()
         self._complaint = ""
 
-    def configure(self, base_path: Path, policy: VersionPolicy) -> None:
-        """Change what the next poll looks for, and where. The folder may be created later."""
+    def configure(self, base_path: Path, policy: VersionPolicy | None) -> None:
+        """Set where the next poll looks, and for what: without a policy, nothing is served."""
         self._base_path, self._policy = base_path, policy
-        self.retired = False
+
+    @property
+    def retired(self) -> bool:
+        """Whether nothing of this model is to be served."""
+        return self._policy is None
 
     def poll(self) -> None:
         """Look at the base path once, and bring what is served in line with it.
@@ -63,6 +60,7 @@ class Model:
         be loaded, the old one stays, and the new one is tried again when its files change.
         """
         if self.retired:
+            self._unload_all_but([])
             return
         try:
             folders = _version_folders(self._base_path)
@@ -71,36 +69,24 @@ class Model:
             return
         wanted = wanted_versions(self._policy, set(folders))
         self._complain(
-            ""
-            if wanted
-            else f"{self._base_path} has no version of {self.name} to serve: "
-            "a folder named as a whole number, such as 1"
+            "" if wanted else f"{self._base_path} has no version of {self.name} to serve"
         )
         served = [number for number in wanted if self._load(number, folders[number])]
         if served or not wanted:  # a version that cannot be loaded replaces nothing
             self._unload_all_but(wanted)
 
-    def retire(self) -> None:
-        """Unload every version, and load none until the model is configured again."""
-        self.retired = True
-        self.unload()
-
     def available(self) -> list[int]:
         """Return the versions that are served."""
-        with self._changed:
-            return [
-                number
-                for number, version in self._versions.items()
-                if version.state == ModelVersionStatus.AVAILABLE
-            ]
+        return [
+            number
+            for number, version in self.versions()
+            if version.state == ModelVersionStatus.AVAILABLE
+        ]
 
-    def statuses(self) -> list[Status]:
-        """Return the status of every version there has been, newest first."""
+    def versions(self) -> list[tuple[int, Version]]:
+        """Return every version there has been, newest first."""
         with self._changed:
-            return [
-                Status(number, version.state, version.error)
-                for number, version in sorted(self._versions.items(), reverse=True)
-            ]
+            return sorted(self._versions.items(), reverse=True)
 
     @contextmanager
     def lease(self, version: int | None = None) -> Iterator[tuple[int, Servable]]:
@@ -112,32 +98,27 @@ class Model:
             available = [number for number in self.available() if version in (None, number)]
             if not available:
                 raise not_served(self.name, version)
-            lent = self._versions[max(available)]
+            lent = self._versions[available[0]]
             lent.users += 1
         try:
-            yield max(available), lent.servable
+            yield available[0], lent.servable
         finally:
             with self._changed:
                 lent.users -= 1
                 self._changed.notify_all()
-
-    def unload(self) -> None:
-        """Unload every version, each when its last request is answered."""
-        self._unload_all_but([])
 
     def _load(self, number: int, path: Path) -> bool:
         """Load a version unless it is served or failed with the same files; say if it is served."""
         version = self._versions.get(number)
         if version and version.state == ModelVersionStatus.AVAILABLE:
             return True
-        files = _fingerprint(path)
+        files = frozenset((file, file.lstat().st_mtime_ns) for file in path.rglob("*"))
         if version and version.error and version.files == files:
             return False
-        version = _Version(files)
+        version = Version(files)
         with self._changed:
             self._versions[number] = version
-        started = time.monotonic()
-        servable = None
+        started, servable = time.monotonic(), None
         try:
             servable = self._load_servable(path)
             requests = warmup.replay(servable, path)
@@ -159,9 +140,9 @@ class Model:
         return True
 
     def _unload_all_but(self, kept: Collection[int]) -> None:
-        for number, version in self._versions.items():
-            if number in kept or version.state != ModelVersionStatus.AVAILABLE:
-                continue
+        """Unload versions, each when its last request is answered."""
+        for number in set(self.available()) - set(kept):
+            version = self._versions[number]
             with self._changed:
                 version.state = ModelVersionStatus.UNLOADING
                 self._changed.wait_for(lambda version=version: not version.users)
@@ -185,19 +166,6 @@ def _version_folders(base_path: Path) -> dict[int, Path]:
         if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
         if int(entry.name) < 2**63  # versions are int64
     }
-
-
-def _fingerprint(path: Path) -> frozenset:
-    """Return what changes whenever a file below `path` does: names, sizes, times."""
-    found = set()
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                stat = os.stat(os.path.join(folder, name))
-            except OSError:  # gone between the two calls, or a broken link
-                continue
-            found.add((folder, name, stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)
 
 
 def not_served(name: str, version: int | None) -> tf.errors.NotFoundError:

@@ -23,6 +23,8 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 from model_server import errors
 from model_server.engines import Feeds
 
+_ADVICE = "OpenVINO cannot run this signature; serve the model with --runtime=tensorflow."
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +57,7 @@ class OpenVinoEngine:
                 reason = " ".join(str(error).split())
                 _log.warning("OpenVINO cannot run signature %s of %s: %s", name, path, reason)
         if not self._models:
-            raise errors.Unimplemented(
-                f"OpenVINO can run no signature of {path}; serve it with --runtime=tensorflow. "
-                f"{reason}"
-            )
+            raise errors.Unimplemented(f"{path}: {_ADVICE} {reason}")
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
@@ -69,9 +68,7 @@ class OpenVinoEngine:
         for model in self._models:
             if model.takes(feeds, fetches):
                 return model.run(feeds, fetches, timeout)
-        raise errors.Unimplemented(
-            "OpenVINO cannot run this signature; serve it with --runtime=tensorflow"
-        )
+        raise errors.Unimplemented(_ADVICE)
 
 
 class _Model:

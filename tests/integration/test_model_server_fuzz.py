@@ -1,7 +1,5 @@
 """Whatever arrives, the server answers with a status, and answers the next good request."""
 
-import socket
-
 import grpc
 import numpy as np
 import pytest
@@ -84,12 +82,6 @@ def test_damaged_messages(client, message, method, data):
     assert_survived(client, raw(client, method, bytes(damaged)))
 
 
-@quick
-@given(message=st.binary(max_size=200), method=st.sampled_from(METHODS))
-def test_messages_of_noise(client, message, method):
-    assert_survived(client, raw(client, method, message))
-
-
 FIELDS = [
     field
     for field in TensorProto.DESCRIPTOR.fields
@@ -140,24 +132,6 @@ def test_requests_that_do_not_fit(client, inputs, signature, outputs):
     code = status(lambda: client.prediction.Predict(request, timeout=SECONDS))
     assert code != grpc.StatusCode.INTERNAL
     assert_survived(client, code)
-
-
-@quick
-@given(tensor=tensors())
-def test_any_tensor_for_the_default_input(client, tensor):
-    request = predict_request({})
-    request.inputs["x"].CopyFrom(tensor)
-    code = status(lambda: client.prediction.Predict(request, timeout=SECONDS))
-    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
-    assert_survived(client, code)
-
-
-@settings(quick, max_examples=30)
-@given(noise=st.binary(max_size=2000), preface=st.booleans())
-def test_noise_on_the_port(client, noise, preface):
-    with socket.create_connection(("127.0.0.1", client.port), timeout=SECONDS) as connection:
-        connection.sendall((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if preface else b"") + noise)
-    assert_survived(client, grpc.StatusCode.OK)
 
 
 def test_unknown_method_and_message(client):

@@ -94,6 +94,8 @@ def assert_refused(answer, code, *named):
 def test_rows_in_rows_out(client, model):
     body = {"signature_name": "serving_default", "instances": [[2.0], [3], [4.5]]}
     assert client.predict(body, model) == (200, {"predictions": [[3.0], [3.5], [4.25]]})
+    plain = {"instances": [2.0, 3.0, 4.5]}  # as in TensorFlow Serving's documentation
+    assert client.predict(plain, model) == (200, {"predictions": [3.0, 3.5, 4.25]})
 
 
 def test_columns_in_columns_out(client):
