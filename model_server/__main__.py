@@ -15,7 +15,7 @@ from model_server.flags import fail, parse
 from model_server.shutdown import catch_signals
 
 HOST = "0.0.0.0"  # every interface, as TensorFlow Serving listens
-GRACE_SECONDS = 25  # for requests in flight when the server is told to end
+GRACE_SECONDS = 25  # for requests in flight when a signal ends the server
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,14 +87,14 @@ def _open_repository(flags: argparse.Namespace):
         lambda path: Servable(open_engine(path), batching),
         labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
     )
-    repository.reload(
+    added = repository.reload(
         config.read_models(flags.model_config_file)
         if flags.model_config_file
         else config.single_model(flags.model_name, flags.model_base_path)
     )
     if flags.file_system_poll_wait_seconds:
         repository.watch(flags.file_system_poll_wait_seconds)
-    repository.wait_until_available()
+    repository.wait_until_available(added)
     return repository
 
 

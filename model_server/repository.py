@@ -59,19 +59,21 @@ class Repository:
                 name: Model(name, self._load) for name in wanted if name not in self._models
             }
             for name, model in self._models.items():
-                one = wanted.get(name)
-                model.configure(*((one.base_path, one.model_version_policy) if one else ("", None)))
+                if one := wanted.get(name):
+                    model.configure(Path(one.base_path), one.model_version_policy)
+                else:
+                    model.retire()
             self.poll()
         return wanted.keys() - served
 
     def wait_until_available(
         self,
-        names: Collection[str] | None = None,
+        names: Collection[str],
         *,
         timeout: float = math.inf,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Return when each of the models named, or of all, has a version that is served.
+        """Return when each of these models has a version that is served.
 
         Does not poll. Raises tf.errors.OpError when one cannot be loaded, or time is over, or
         `give_up()` is true.
@@ -143,7 +145,7 @@ class Repository:
         return labels[spec.version_label]
 
     def _checked_labels(self, listed: list[ModelConfig]) -> dict[str, dict[str, int]]:
-        """Return the labels of a configuration. Raises where one stands for nothing available."""
+        """Return the labels of a configuration. Raises where a version is unavailable."""
         for model in listed:
             available = self._models[model.name].available() if model.name in self._models else []
             old = self._labels.get(model.name, {})
@@ -156,22 +158,19 @@ class Repository:
                     )
         return {model.name: dict(model.version_labels) for model in listed}
 
-    def _missing(self, names: Collection[str] | None) -> list[str]:
+    def _missing(self, names: Collection[str]) -> list[str]:
         """Return which models have no version. Raises tf.errors.UnknownError if loading failed."""
-        missing = [
-            (name, model)
-            for name, model in self._models.items()
-            if (names is None or name in names) and not model.retired and not model.available()
-        ]
+        models = {name: self._models[name] for name in names}
+        missing = {n: m for n, m in models.items() if not m.retired and not m.available()}
         failed = [
             f"version {number} of {name}: {' '.join(version.error.message.split())}"
-            for name, model in missing
+            for name, model in missing.items()
             for number, version in model.versions()
             if version.error
         ]
         if failed:
             raise errors.Unknown(f"could not be loaded: {'; '.join(failed)}")
-        return [name for name, _ in missing]
+        return list(missing)
 
     def _every(self, seconds: float, action: Callable[[], object]) -> None:
         def act_until_stopped() -> None:

@@ -48,7 +48,7 @@ class Servable:
         return self.signatures.signature_def[name]
 
     def predict(self, request: PredictRequest, timeout: float = math.inf) -> PredictResponse:
-        """Answer a PredictRequest within `timeout` seconds. Whoever knows the version adds it."""
+        """Answer a PredictRequest within `timeout` seconds; leave the version out."""
         signature = self.signature(request.model_spec.signature_name)
         arrays = {}
         for alias, proto in request.inputs.items():

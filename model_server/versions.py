@@ -44,14 +44,14 @@ class Model:
         self._changed = threading.Condition()
         self._complaint = ""
 
-    def configure(self, base_path: Path, policy: VersionPolicy | None) -> None:
-        """Set where the next poll looks, and for what: without a policy, nothing is served."""
+    def configure(self, base_path: Path, policy: VersionPolicy) -> None:
+        """Set where the next poll looks, and which versions it serves."""
         self._base_path, self._policy = base_path, policy
+        self.retired = False
 
-    @property
-    def retired(self) -> bool:
-        """Whether nothing of this model is to be served."""
-        return self._policy is None
+    def retire(self) -> None:
+        """Let the next poll unload everything."""
+        self.retired = True
 
     def poll(self) -> None:
         """Look at the base path once, and bring what is served in line with it.

@@ -1,4 +1,4 @@
-"""Model servers for tests: in this process or in one of their own, and a client for them."""
+"""Model servers for tests, in this process or in another, and a client for them."""
 
 import contextlib
 import os

@@ -44,7 +44,7 @@ INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
 
 def tensor(dtype=1, shape=(1, 3), **fields):
-    """Build a TensorProto (1: DT_FLOAT) as it is told, valid or not."""
+    """Build a TensorProto (1: DT_FLOAT), valid or not."""
     proto = TensorProto(dtype=dtype, **fields)
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
@@ -89,10 +89,6 @@ def test_prediction_names_model_version_and_signature(client):
 
 def test_output_filter_limits_the_answer(client):
     assert set(client.predict(predict_request(outputs=["total"])).outputs) == {"total"}
-
-
-def test_version_can_be_asked_for(client):
-    assert client.answering(version=7) == 7
 
 
 def test_model_of_one_signature(client):
@@ -433,7 +429,7 @@ def test_warmup_requests_are_run_before_a_version_is_available(saved, tmp_path, 
     model.poll()
     assert seen == [(request, ModelVersionStatus.LOADING)] * 3
     assert model.available() == [1]
-    model.configure(tmp_path, None)
+    model.retire()
     model.poll()
     assert not model.available()
 

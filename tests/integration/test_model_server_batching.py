@@ -22,7 +22,7 @@ INPUTS = frozenset({"x"})
 
 
 class Recorder:
-    """A model that doubles x, waits where it is told to, and remembers what it was fed."""
+    """A model that doubles x, waits for `go_on`, and remembers what it was fed."""
 
     def __init__(self):
         self.batches, self.timeouts = [], []

@@ -162,23 +162,6 @@ def test_image_sized_tensor(client):
     assert np.array_equal(np.float32(document["outputs"]), image)
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    value=st.recursive(
-        st.floats(width=32), lambda inner: st.lists(inner, min_size=2, max_size=2), max_leaves=8
-    )
-)
-def test_floats_survive_the_round_trip(port, value):
-    client = Client(port)
-    code, document = echo(client, "float32", json.dumps(value))
-    client.close()
-    if code == 200:
-        assert np.array_equal(np.float32(document["outputs"]), np.float32(value), equal_nan=True)
-    else:
-        with pytest.raises(ValueError):  # lists of different lengths
-            np.array(value, np.float32)
-
-
 # Predict: refusals
 
 
@@ -254,24 +237,6 @@ def test_rows_need_outputs_with_rows(client):
 def test_refused_path(client, method, path, code):
     body = '{"instances": [[1.0]]}' if method != "GET" else None
     assert_refused(client.ask(method, path, body), code)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        bytes(range(256)) * 16 + b"\r\n\r\n",
-        b"POST /v1/models/half:predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/models/half:predict HTTP/1.1\r\nContent-Length: 100\r\n\r\n{",  # and no more
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-    ],
-)
-def test_garbage_on_the_port(client, sent):
-    with socket.create_connection(("127.0.0.1", client.port), timeout=SECONDS) as connection:
-        connection.sendall(sent)
-        connection.shutdown(socket.SHUT_WR)
-        answer = connection.recv(1000)
-    assert not answer or answer.split()[1] == b"400"
-    assert client.predict({"instances": [[2.0]]})[0] == 200
 
 
 JSON = st.recursive(
