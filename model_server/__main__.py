@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from model_server import config
     from model_server.grpc_services import create_server
-    from model_server.rest import RestServer, create_app
+
+    if flags.rest_api_port:
+        from model_server.rest import RestServer, create_app  # Flask takes a third of a second
 
     rest = None
     try:

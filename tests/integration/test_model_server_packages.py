@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tutorial.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 LISTED = ROOT / "model_server" / "requirements.txt"
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.M)
@@ -43,6 +45,7 @@ def test_server_needs_no_other_package(tmp_path):
             "-c",
             code,
             "--port=0",
+            f"--rest_api_port={free_port()}",  # or its packages are not imported
             f"--model_base_path={tmp_path}",
             f"--model_config_file={tmp_path / 'none'}",
             ",".join([*unlisted, "gateway", "tutorial"]),
