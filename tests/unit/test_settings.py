@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gateway.operations.settings import Settings, SettingsError, table
+from gateway.operations.settings import SettingsError, defaults, read_settings, table
 
 
 @pytest.fixture
@@ -15,15 +15,15 @@ def environment(contract_file) -> dict[str, str]:
 
 
 def test_what_is_not_set_has_a_default(environment, contract_file):
-    settings = Settings.from_environment(environment)
-    assert settings == Settings(contract=str(contract_file))
-    assert (settings.bind, settings.admin_bind) == ("0.0.0.0:9696", "0.0.0.0:9697")
+    settings = read_settings(environment)
+    assert settings == defaults() | {"CONTRACT": str(contract_file)}
+    assert (settings["BIND"], settings["ADMIN_BIND"]) == ("0.0.0.0:9696", "0.0.0.0:9697")
 
 
 def test_text_becomes_numbers(environment):
-    more = {"GATEWAY_THREADS": "6", "GATEWAY_MODEL_TIMEOUT": "2.5", "GATEWAY_LOG_LEVEL": "DEBUG"}
-    settings = Settings.from_environment(environment | more)
-    assert (settings.threads, settings.model_timeout, settings.log_level) == (6, 2.5, "DEBUG")
+    more = {"GATEWAY_THREADS": "6", "GATEWAY_MODEL_TIMEOUT": "2.5"}
+    settings = read_settings(environment | more)
+    assert (settings["THREADS"], settings["MODEL_TIMEOUT"]) == (6, 2.5)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +45,17 @@ def test_text_becomes_numbers(environment):
 def test_a_wrong_value_is_named_with_what_is_wanted(environment, name, good, bad):
     variable = f"GATEWAY_{name}"
     for text in good:
-        Settings.from_environment(environment | {variable: text})
+        read_settings(environment | {variable: text})
     for text in bad:
         with pytest.raises(SettingsError, match=f"^{variable} is {text!r}, but wants ."):
-            Settings.from_environment(environment | {variable: text})
+            read_settings(environment | {variable: text})
 
 
 def test_an_unknown_name_is_refused_with_the_one_that_was_meant(environment):
     with pytest.raises(SettingsError, match=r"did you mean GATEWAY_THREADS\?"):
-        Settings.from_environment(environment | {"GATEWAY_THREAD": "8"})
+        read_settings(environment | {"GATEWAY_THREAD": "8"})
     with pytest.raises(SettingsError, match="LOG_LEVEL"):
-        Settings.from_environment(environment | {"GATEWAY_XYZ": "8"})
+        read_settings(environment | {"GATEWAY_XYZ": "8"})
 
 
 def test_what_a_cluster_sets_beside_a_service_named_gateway_is_left_alone(environment):
@@ -67,7 +67,7 @@ def test_what_a_cluster_sets_beside_a_service_named_gateway_is_left_alone(enviro
         "GATEWAY_PORT_9696_TCP": "tcp://10.0.0.1:9696",
         "GATEWAY_PORT_9696_TCP_ADDR": "10.0.0.1",
     }
-    Settings.from_environment(environment | links)
+    read_settings(environment | links)
 
 
 def test_the_readme_has_the_table_of_the_code(root):
