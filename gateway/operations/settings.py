@@ -33,7 +33,7 @@ def is_target(text: str) -> bool:
 
 def are_origins(text: str) -> bool:
     """Return True for a list of origins. Raises ValueError for another text."""
-    from gateway.fetch import read_origins  # here: a large import, seldom needed
+    from gateway.fetch import read_origins  # here: a large import that few need
 
     read_origins(text)
     return True
@@ -98,7 +98,7 @@ SETTINGS = {
     ),
     "ALLOWED_ORIGINS": Setting(
         "",
-        "where it may fetch pictures besides the public internet, for development:"
+        "where it may fetch pictures in addition to the public internet, for development:"
         " comma-separated, each with its slash, such as `http://127.0.0.1:8081/`",
         are_origins,
         "origins such as http://127.0.0.1:8081/, with commas",
