@@ -154,7 +154,7 @@ def read_value(name: str, text: Any) -> Any:
 
 
 def table() -> str:
-    """Return the settings as a table in Markdown, for the README."""
+    """Return the settings as a table in Markdown, for docs/gateway.md."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, setting in SETTINGS.items():
         default = f"`{setting.default}`" if str(setting.default) else "nothing"

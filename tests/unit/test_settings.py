@@ -1,4 +1,4 @@
-"""gateway/operations/settings: what is wrong is said before the start, and the README is right."""
+"""gateway/operations/settings: what is wrong is said before the start, and docs/gateway.md is right."""
 
 import pytest
 
@@ -67,4 +67,4 @@ def test_read_settings_ignores_what_a_cluster_sets(environment):
 
 
 def test_table_is_in_the_readme(root):
-    assert table() in (root / "README.md").read_text(), "gateway.operations.settings prints it"
+    assert table() in (root / "docs/gateway.md").read_text(), "gateway.operations.settings prints it"
