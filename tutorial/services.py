@@ -18,6 +18,7 @@ from tutorial.processes import Server, free_port, free_ports, port_open, start_s
 
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
+LOGS = Path(os.environ.get("TUTORIAL_LOGS", BUILD / "logs"))
 
 # Packages and image move together: the lock pins the package, and the image has its version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
@@ -55,7 +56,7 @@ def start_model_server(name: str, command: list[str], port: int) -> Server:
         name,
         command,
         ready=lambda: grpc_answers(port),
-        log=BUILD / "logs" / f"{name}.log",
+        log=LOGS / f"{name}.log",
         timeout=120,
     )
 
@@ -98,7 +99,7 @@ def start_gateway(
         name,
         [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gateway/gunicorn.conf.py")],
         ready=lambda: http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
-        log=BUILD / "logs" / f"{name}.log",
+        log=LOGS / f"{name}.log",
         env={
             "PYTHONPATH": os.fspath(STUBS),
             **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
@@ -133,7 +134,7 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
         "compose",
         [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
         ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
-        log=BUILD / "logs" / "compose.log",
+        log=LOGS / "compose.log",
         env={
             "MODEL_NAME": model_name,
             "MODEL_TARGET": "serving" if serving_has_an_image() else "model-server",
@@ -157,7 +158,7 @@ def start_picture_server(folder: Path, port: int) -> Server:
         "pictures",
         [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
         ready=lambda: port_open(port),
-        log=BUILD / "logs" / "pictures.log",
+        log=LOGS / "pictures.log",
         cwd=folder,
     )
 
