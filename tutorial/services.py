@@ -13,9 +13,9 @@ from pathlib import Path
 
 import grpc
 
+from tutorial import ROOT
 from tutorial.processes import Server, free_port, free_ports, port_open, start_server
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
 LOGS = Path(os.environ.get("TUTORIAL_LOGS", BUILD / "logs"))
