@@ -1,6 +1,5 @@
 """The whole chain with models of one's own: a file, notebooks through papermill, an HTTP answer."""
 
-import json
 import os
 import platform
 import sys
@@ -173,14 +172,6 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
     np.testing.assert_allclose(from_grpc, from_keras, rtol=1e-5, atol=1e-5)
     assert list(answer) == list(contract.labels)
     np.testing.assert_allclose([list(answer.values())], from_keras, rtol=1e-5, atol=1e-5)
-
-
-def test_a_scaling_that_tensorflow_cannot_trace_leaves_one_signature(tmp_path):
-    parameters = keras3_file(tmp_path).parameters | {"PREPROCESSING": "resnet50"}
-    parameters |= {"MODELS_DIR": str(tmp_path / "models")}
-    execute(NOTEBOOKS / "01-convert-model.ipynb", parameters, tmp_path / "01.ipynb")
-    saved = tf.saved_model.load(tmp_path / "models/animals/1")
-    assert list(saved.signatures) == ["serving_default"]
 
 
 def run_lesson(lesson: str, chain, picture: Path) -> str:
