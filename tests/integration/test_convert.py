@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from gateway.images import scaling
+from gateway.preprocessing import scaling
 from tutorial import TutorialError, convert
 
 KERAS_2_7 = Path(__file__).parents[1] / "data/keras27-nested-xception-tiny.h5"

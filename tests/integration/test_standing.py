@@ -127,7 +127,7 @@ def test_overload_costs_no_goodput_and_is_refused_at_once(start):
         assert {status for _, _, status in result.answers} == {200, 503}
         refused = [took for _, took, status in result.answers if status == 503]
         refusals += len(refused)
-        assert gateway.metric('gateway_rejected_total{reason="overload"}') == refusals
+        assert gateway.metric('gateway_rejected_total{reason="busy"}') == refusals
         return goodput(result) / peak, statistics.quantiles(refused, n=20)[-1]
 
     # The best of a few rounds, since the machine may be busy with something else.
@@ -187,7 +187,7 @@ def test_slow_clients_are_let_go_in_time(start, begin):
     if begin is slow_body:
         assert {answer[:12] for _, answer in ends} == {b"HTTP/1.1 408"}
         wait_until(
-            lambda: gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT,
+            lambda: gateway.metric('gateway_rejected_total{reason="slow-request"}') == EIGHT,
             timeout=5,
             what="all eight to be counted",
         )

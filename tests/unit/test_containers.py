@@ -12,7 +12,8 @@ from threading import Thread
 import pytest
 import yaml
 
-from gateway.settings import PREFIX, defaults
+from gateway.operations.settings import PREFIX, defaults
+from tutorial import services
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = [ROOT / "Dockerfile.gateway", ROOT / "Dockerfile.model"]
@@ -183,6 +184,12 @@ def test_settings_named_for_the_gateway_exist():
     assert named
 
 
+def test_the_gateways_memory_settings_are_the_same_everywhere():
+    wanted = {f"{name}={value}" for name, value in services.MALLOC.items()}
+    for text in (" ".join(of(GATEWAY, "ENV")), (ROOT / "Procfile").read_text()):
+        assert set(re.findall(r"\bMALLOC_\w+=\d+", text)) == wanted
+
+
 def test_images_get_what_they_copy_and_little_else():
     ignore = (ROOT / ".dockerignore").read_text().split("\n")
     patterns = [line for line in ignore if line and not line.startswith("#")]
@@ -196,11 +203,11 @@ def test_images_get_what_they_copy_and_little_else():
         if not rest.startswith("--from")
         for source in rest.split()[:-1]
     }
-    assert copied == allowed
+    assert copied == {path.split("/")[0] for path in allowed}
     code = [
         path.stat().st_size
-        for folder in allowed - {"models"}  # a model may weigh what it likes
-        for path in (ROOT / folder).rglob("*")
+        for allowed_path in allowed - {"models"}  # a model may weigh what it likes
+        for path in (ROOT / allowed_path, *(ROOT / allowed_path).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     ]
     assert sum(code) < 2_000_000
