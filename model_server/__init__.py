@@ -1,8 +1,8 @@
-"""A stand-in for TensorFlow Serving on a machine without Docker: same flags, same API, same words.
+"""A stand-in for TensorFlow Serving on a machine without Docker: the same flags and the same API.
 
-`python -m model_server` runs it: `__main__`, with the command line's `flags` and the files they
-name read by `config`. A `repository` holds the models that are served, `versions` the versions of
-one of them, and `runtime` runs a version. `calls` is what can be asked for: over gRPC
-(`grpc_services`, `profiler`) and over HTTP (`rest`). `monitoring` counts, `errors` are what can go
-wrong.
+Read in this order: `__main__` starts the server with the command line's `flags` and the files that
+they name (`config`). A `repository` holds the models, `versions` the versions of one model. A
+`servable` is one loaded version: it checks a request against the signature, and runs it in an
+engine (`engines`), alone or in a batch (`batching`). `calls` are the operations that callers reach
+over gRPC (`grpc_services`) and over HTTP (`rest`). `monitoring` counts them.
 """

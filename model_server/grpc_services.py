@@ -1,5 +1,8 @@
-"""The gRPC face: PredictionService, ModelService and the standard health service."""
+"""The gRPC port: PredictionService, ModelService, health checks and reflection."""
 
+import contextlib
+import functools
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -7,27 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
-from tensorflow_serving.apis.classification_pb2 import (
-    ClassificationRequest,
-    ClassificationResponse,
-)
-from tensorflow_serving.apis.get_model_metadata_pb2 import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-)
-from tensorflow_serving.apis.get_model_status_pb2 import (
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-)
-from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
-from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
-from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 
-from model_server import monitoring
-from model_server.calls import Calls
-from model_server.profiler import ProfilerService
+from model_server import errors, monitoring
 from model_server.repository import Repository
 
 LARGEST_MESSAGE = 2**31 - 1  # bytes
@@ -44,116 +32,106 @@ def create_server(
     channel_arguments: Mapping[str, int | str] | None = None,
     socket_path: str = "",
     health_checks: bool = True,
-    profiler: bool = True,
 ) -> tuple[grpc.Server, int]:
     """Return a server bound to an address, not yet started, and its port.
 
-    With a `socket_path`, it listens on that Unix socket too.
-
-    Raises RuntimeError when the address cannot be bound.
+    With a `socket_path`, it listens on that Unix socket too. Raises RuntimeError when an address
+    cannot be bound.
     """
     options = {
         "grpc.max_receive_message_length": LARGEST_MESSAGE,
         "grpc.max_send_message_length": LARGEST_MESSAGE,
-        "grpc.so_reuseport": 0,  # a second server on the same port is an error, not a half of it
+        "grpc.so_reuseport": 0,  # a second server on the same port is an error
         **(channel_arguments or {}),
     }
     workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
     server = grpc.server(workers, options=list(options.items()))
-    calls = Calls(repository)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(calls), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(calls), server)
+    services = ModelServer(repository)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     if health_checks:
         healthy = health.HealthServicer()
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    if profiler:
-        server.add_generic_rpc_handlers([ProfilerService()])
+    _enable_reflection(server)
     if socket_path:
         server.add_insecure_port(f"unix:{socket_path}")
     return server, server.add_insecure_port(address)
 
 
-def _run(context: grpc.ServicerContext, api: str, call: Callable, request):
-    """Return what a call that runs a model returns, within the caller's deadline; count it."""
+def _enable_reflection(server: grpc.Server) -> None:
+    """Let tools such as grpcurl ask which services there are.
 
-    def counted():
-        with monitoring.request(request.model_spec.name, api, "GRPC"):
-            return call(request, context.time_remaining())
-
-    return _answer(context, counted)
-
-
-def _answer(context: grpc.ServicerContext, call: Callable, *arguments):
-    """Return what a call returns; its error's code and message become the status."""
-    try:
-        return call(*arguments)
-    except tf.errors.OpError as error:
-        code, details = _CODES[error.error_code], error.message
-    if len(details) > LONGEST_DETAILS:
-        details = details[:LONGEST_DETAILS] + "...TRUNCATED"
-    context.abort(code, details)
+    The modules describe the services, and then fail on an attribute that today's protobuf lacks.
+    """
+    for module in ("prediction_service_pb2", "model_service_pb2"):
+        with contextlib.suppress(AttributeError):
+            importlib.import_module(f"tensorflow_serving.apis.{module}")
+    services = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """tensorflow.serving.PredictionService; a model runs until the caller's deadline."""
+def _with_status(method: Callable) -> Callable:
+    """Let the code and message of an error that a method raises become the call's status."""
 
-    def __init__(self, calls: Calls):
-        """Pass requests on to `calls`."""
-        self._calls = calls
+    @functools.wraps(method)
+    def answer(self, request, context):
+        try:
+            return method(self, request, context)
+        except tf.errors.OpError as error:
+            context.abort(_CODES[error.error_code], error.message[:LONGEST_DETAILS])
 
-    def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        """Run a signature on the request's inputs."""
-        return _run(context, "Predict", self._calls.predict, request)
-
-    def Classify(
-        self, request: ClassificationRequest, context: grpc.ServicerContext
-    ) -> ClassificationResponse:
-        """Run a classification signature on the request's examples."""
-        return _run(context, "Classify", self._calls.classify, request)
-
-    def Regress(
-        self, request: RegressionRequest, context: grpc.ServicerContext
-    ) -> RegressionResponse:
-        """Run a regression signature on the request's examples."""
-        return _run(context, "Regress", self._calls.regress, request)
-
-    def MultiInference(
-        self, request: MultiInferenceRequest, context: grpc.ServicerContext
-    ) -> MultiInferenceResponse:
-        """Run several signatures on the same examples."""
-        return _answer(context, self._calls.multi_inference, request, context.time_remaining())
-
-    def GetModelMetadata(
-        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> GetModelMetadataResponse:
-        """Return the signatures of a version."""
-        return _answer(context, self._calls.metadata, request)
+    return answer
 
 
-class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """tensorflow.serving.ModelService: what is served, and how to change it."""
+class ModelServer(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
+    """tensorflow.serving.PredictionService and tensorflow.serving.ModelService."""
 
-    def __init__(self, calls: Calls):
-        """Pass requests on to `calls`."""
-        self._calls = calls
+    def __init__(self, repository: Repository):
+        self._repository = repository
 
-    def GetModelStatus(
-        self, request: GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> GetModelStatusResponse:
+    @_with_status
+    def Predict(self, request, context):
+        """Run a signature on the request's inputs, until the caller's deadline."""
+        spec = request.model_spec
+        with (
+            monitoring.request(spec.name, "Predict", "GRPC"),
+            self._repository.lease(spec) as (version, servable),
+        ):
+            response = servable.predict(request, context.time_remaining())
+        response.model_spec.version.value = version
+        return response
+
+    @_with_status
+    def GetModelMetadata(self, request, context):
+        """Return the signatures of a version, as its model has them."""
+        if list(request.metadata_field) != ["signature_def"]:
+            raise errors.InvalidArgument(
+                f'metadata_field is {list(request.metadata_field)}; supported: ["signature_def"]'
+            )
+        response = GetModelMetadataResponse()
+        with self._repository.lease(request.model_spec) as (version, servable):
+            response.model_spec.name = request.model_spec.name
+            response.model_spec.version.value = version
+            response.metadata["signature_def"].Pack(servable.signatures)
+        return response
+
+    @_with_status
+    def GetModelStatus(self, request, context):
         """Return the state of every version of a model, or of the one asked for."""
-        return _answer(context, self._calls.status, request)
+        return self._repository.status(request.model_spec)
 
-    def HandleReloadConfigRequest(
-        self, request: ReloadConfigRequest, context: grpc.ServicerContext
-    ) -> ReloadConfigResponse:
-        """Serve other models, other versions, under other labels."""
-        return _answer(
-            context,
-            self._calls.reload,
-            request,
-            context.time_remaining(),
-            lambda: not context.is_active(),
+    @_with_status
+    def HandleReloadConfigRequest(self, request, context):
+        """Serve what a configuration lists and nothing else; return when new models are ready."""
+        added = self._repository.reload(request.config)
+        self._repository.wait_until_available(
+            added, timeout=context.time_remaining(), give_up=lambda: not context.is_active()
         )
+        response = ReloadConfigResponse()
+        response.status.SetInParent()  # OK is sent, not left out
+        return response

@@ -1,35 +1,28 @@
 """Requests that come at the same time are run together, and each gets its own answer."""
 
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
-tf.get_logger().setLevel("ERROR")
-
-from model_server import config  # noqa: E402
-from model_server.config import BatchingParameters  # noqa: E402
-from model_server.runtime.batching import Batcher  # noqa: E402
-from model_server.runtime.servable import Servable  # noqa: E402
-from model_server.runtime.tensorflow_engine import TensorFlowEngine  # noqa: E402
-from tests.integration.test_model_server import (  # noqa: E402
-    SECONDS,
-    predict_request,
-    saved,  # noqa: F401  (a fixture)
-)
+from model_server import config
+from model_server.batching import Batcher
+from model_server.config import BatchingParameters
+from model_server.engines.tensorflow import TensorFlowEngine
+from model_server.servable import Servable
+from tests import saved_models
+from tests.serving import SECONDS, predict_request
+from tutorial.processes import wait_until
 
 SOON = 50_000  # microseconds: long enough for requests to meet
 INPUTS = frozenset({"x"})
 
 
 class Recorder:
-    """A model that doubles x, waits where it is told to, and remembers what it was fed."""
+    """A model that doubles x, waits for `go_on`, and remembers what it was fed."""
 
     def __init__(self):
         self.batches, self.timeouts = [], []
@@ -113,49 +106,31 @@ def test_different_shapes_and_dtypes_are_never_mixed(batch, model):
     assert [output.tolist() for output in outputs] == [[[2]], [[2, 4]], [[2]], [[10]]]
 
 
-def test_shorter_inputs_are_filled_up_where_that_is_enabled(batch, model):
-    outputs = batch(pad_variable_length_inputs=True)(row(1), row(1, 2), row(5, 6, 7), row(8))
-    assert [x.shape for x in model.batches] == [(4, 3)]
-    assert [o.tolist() for o in outputs[:2]] == [[[2, 0, 0]], [[2, 4, 0]]]
-
-
-def test_batch_is_filled_up_to_an_allowed_size(batch, model):
-    outputs = batch(max_batch_size=8, allowed_batch_sizes=(1, 4, 8))(row(1), row(2), row(3))
-    assert [x.shape for x in model.batches] == [(4, 1)]
-    assert set(model.batches[0].ravel()) == {1, 2, 3}
-    assert [output.tolist() for output in outputs] == [[[2]], [[4]], [[6]]]
-
-
 def test_request_larger_than_a_batch_is_refused(batch, model):
     [error] = batch()(np.zeros((5, 1), np.float32))
     assert isinstance(error, tf.errors.InvalidArgumentError)
-    assert error.message == "Task size 5 is larger than maximum input batch size 4"
     [error] = batch()(np.zeros((2**31, 0), np.float32))  # claims rows without a byte of content
-    assert "Task size 2147483648" in error.message
+    assert "2147483648 rows; max_batch_size is 4" in error.message
     assert not model.batches
-
-
-def test_large_request_is_split_where_that_is_enabled(batch, model):
-    run = batch(max_batch_size=100, enable_large_batch_splitting=True, max_execution_batch_size=4)
-    large, small = np.arange(10, dtype=np.float32)[:, None], row(77)
-    outputs = run(large, small)
-    assert max(sizes(model)) == 4
-    np.testing.assert_array_equal(outputs[0], large * 2)
-    np.testing.assert_array_equal(outputs[1], small * 2)
-    assert sum(sizes(model)) == 11  # nothing is run twice
 
 
 def test_full_queue_is_unavailable(batch, model):
     model.go_on.clear()
     run = batch(max_batch_size=1, num_batch_threads=1, max_enqueued_batches=2)
-    threading.Timer(0.5, model.go_on.set).start()
-    outputs = run(*[row(n) for n in range(8)])
-    refused = [error for error in outputs if isinstance(error, tf.errors.UnavailableError)]
-    assert len(refused) == 8 - 1 - 2
-    assert "The batch scheduling queue to which this task was submitted is full" in (
-        refused[0].message
-    )
-    assert "node" not in refused[0].message
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(run, row(0))]
+        wait_until(lambda: model.batches, timeout=SECONDS, what="the first batch to run")
+        calls += [pool.submit(run, row(n)) for n in range(1, 8)]
+        refused = 8 - 1 - 2
+        wait_until(
+            lambda: sum(call.done() for call in calls) == refused, timeout=SECONDS, what="refusals"
+        )
+        model.go_on.set()
+        outputs = [call.result()[0] for call in calls]
+    errors = [error for error in outputs if isinstance(error, tf.errors.UnavailableError)]
+    assert len(errors) == refused
+    assert "queue" in errors[0].message
+    assert "node" not in errors[0].message
     assert sizes(model) == [1] * 3
 
 
@@ -164,9 +139,7 @@ def test_batches_run_at_once_on_as_many_threads_as_told(batch, model):
     run = batch(max_batch_size=1, num_batch_threads=3, max_enqueued_batches=100)
     with ThreadPoolExecutor(1) as pool:
         outputs = pool.submit(run, *[row(n) for n in range(6)])
-        deadline = time.monotonic() + SECONDS
-        while len(model.batches) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(model.batches) == 3, timeout=SECONDS, what="three batches")
         time.sleep(0.2)
         assert len(model.batches) == 3
         model.go_on.set()
@@ -182,10 +155,9 @@ def test_error_reaches_those_who_ran_together(batch):
     ]
 
 
-def test_who_waited_longer_than_its_deadline(batch, model):
+def test_request_that_waits_longer_than_its_deadline_is_refused(batch, model):
     [error] = batch(batch_timeout_micros=200_000)(row(1), timeout=0.05)
     assert isinstance(error, tf.errors.ResourceExhaustedError)
-    assert error.message == "Run() timeout exceeded while waiting in batching queue"
     assert not model.batches
 
 
@@ -195,33 +167,19 @@ def test_run_lasts_as_long_as_the_longest_deadline(batch, model):
 
 
 @pytest.mark.parametrize(
-    ("feeds", "message"),
-    [
-        ({"x": np.float32(1)}, "Batching Run() input tensors must have at least one dimension"),
-        (
-            {"x": np.zeros((2, 1)), "z": np.zeros((3, 1))},
-            "Batching Run() input tensors must have equal 0th-dimension size",
-        ),
-    ],
+    "feeds", [{"x": np.float32(1)}, {"x": np.zeros((2, 1)), "z": np.zeros((3, 1))}]
 )
-def test_what_cannot_be_batched(model, feeds, message):
+def test_inputs_without_common_rows_are_refused(model, feeds):
     batcher = Batcher(model, BatchingParameters(), [frozenset(feeds)])
-    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"):
         batcher.run({n: np.asarray(a) for n, a in feeds.items()}, ["y"], 1)
-    assert caught.value.message == message
     batcher.close()
 
 
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (np.zeros(()), "Batched output tensor has 0 dimensions"),
-        (np.zeros((3, 1)), "Batched output tensor's 0th dimension does not equal the sum"),
-    ],
-)
-def test_output_that_cannot_be_given_back(output, message):
+@pytest.mark.parametrize("output", [np.zeros(()), np.zeros((3, 1))])
+def test_output_without_the_rows_of_its_inputs_is_refused(output):
     batcher = Batcher(lambda *_: [output], BatchingParameters(), [INPUTS])
-    with pytest.raises(tf.errors.FailedPreconditionError, match=message):
+    with pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"):
         batcher.run({"x": row(1)}, ["y"], 1)
     batcher.close()
 
@@ -236,7 +194,7 @@ def test_empty_request_and_unknown_inputs_are_run_alone(model):
     assert [x.shape for x in model.batches] == [(1, 1), (0, 2)]
 
 
-def test_saved_model_with_batching(saved, monkeypatch):  # noqa: F811
+def test_saved_model_with_batching(tmp_path, monkeypatch):
     runs = []
     run_alone = Servable._run_alone
 
@@ -246,7 +204,7 @@ def test_saved_model_with_batching(saved, monkeypatch):  # noqa: F811
 
     monkeypatch.setattr(Servable, "_run_alone", recording)
     parameters = BatchingParameters(max_batch_size=8, batch_timeout_micros=SOON * 4)
-    served = Servable(TensorFlowEngine(saved), parameters)
+    served = Servable(TensorFlowEngine(saved_models.save_scale(tmp_path / "1")), parameters)
 
     def ask(n):
         return served.predict(predict_request({"x": np.full((1, 3), n, np.float32)}))
@@ -259,9 +217,8 @@ def test_saved_model_with_batching(saved, monkeypatch):  # noqa: F811
         assert [a.outputs["scaled"].float_val[0] for a in numbers] == [0, 2, 4, 6]
         assert [a.outputs["upper"].string_val[0] for a in texts] == [b"0", b"1", b"2", b"3"]
     assert sorted(runs) == [["serving_default_x:0"], ["words_text:0"]]
-    wrong = predict_request({"x": np.ones((1, 3), np.int32)})
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Expects arg"):
-        served.predict(wrong)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        served.predict(predict_request({"x": np.ones((1, 3), np.int32)}))
     served.close()
 
 
@@ -273,37 +230,24 @@ def test_parameters_are_read(tmp_path):
     file.write_text(
         "max_batch_size { value: 128 } batch_timeout_micros { value: 0 }\n"
         'max_enqueued_batches { value: 7 } num_batch_threads { value: 8 } # "#" is a comment\n'
-        'thread_pool_name { value: "x" } allowed_batch_sizes: 64 allowed_batch_sizes: 128\n'
-        "pad_variable_length_inputs: true"
+        'thread_pool_name { value: "x" }'
     )
     assert config.read_batching_parameters(file) == BatchingParameters(
-        max_batch_size=128,
-        batch_timeout_micros=0,
-        max_enqueued_batches=7,
-        num_batch_threads=8,
-        allowed_batch_sizes=(64, 128),
-        pad_variable_length_inputs=True,
+        max_batch_size=128, batch_timeout_micros=0, max_enqueued_batches=7, num_batch_threads=8
     )
     assert config.read_batching_parameters(None).max_batch_size == 1000
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("max_batch_size: 3", "Error parsing text-format tensorflow.serving.BatchingParameters"),
-        ("max_batch_size { value: 0 }", "max_batch_size must be positive"),
-        ("num_batch_threads { value: 0 }", "num_batch_threads must be positive"),
-        ("batch_timeout_micros { value: -1 }", "must be non-negative"),
-        ("max_batch_size { value: 4 } allowed_batch_sizes: [4, 2]", "in increasing order"),
-        (
-            "max_batch_size { value: 4 } allowed_batch_sizes: 8",
-            "must match max_batch_size; last entry was 8; expected 4",
-        ),
+        ("max_batch_size: 3", "batching.config"),
+        ("max_batch_size { value: 0 }", "max_batch_size"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros"),
     ],
 )
-def test_parameters_that_cannot_be(tmp_path, text, message):
-    file = tmp_path / "batching.config"
-    file.write_text(text)
-    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        config.read_batching_parameters(file)
-    assert message in caught.value.message
+def test_parameters_that_cannot_be(tmp_path, text, named):
+    (tmp_path / "batching.config").write_text(text)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=named):
+        config.read_batching_parameters(tmp_path / "batching.config")

@@ -1,37 +1,18 @@
 """Whatever arrives, the server answers with a status, and answers the next good request."""
 
-import os
-import shutil
-import socket
-
 import grpc
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
-from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import tensorflow as tf
-
-tf.get_logger().setLevel("ERROR")
-
-from tensorflow.core.framework.tensor_pb2 import TensorProto  # noqa: E402
-
-from model_server.config import BatchingParameters  # noqa: E402
-from model_server.versions import LoadOptions, Model  # noqa: E402
-from tests import saved_models  # noqa: E402  (needs TensorFlow)
-from tests.integration.test_model_server import (  # noqa: E402
-    SECONDS,
-    fill_spec,
-    predict_request,
-    publish,
-    saved,  # noqa: F401  (a fixture)
-    serving,
-)
+from model_server.config import BatchingParameters
+from tests import saved_models
+from tests.serving import SECONDS, fill_spec, load, predict_request, serving, status
 
 quick = settings(
     max_examples=150,
@@ -39,12 +20,8 @@ quick = settings(
     derandomize=True,  # the same examples in every run
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
 METHODS = [
-    *(
-        f"/tensorflow.serving.PredictionService/{name}"
-        for name in ("Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata")
-    ),
+    *(f"/tensorflow.serving.PredictionService/{name}" for name in ("Predict", "GetModelMetadata")),
     *(
         f"/tensorflow.serving.ModelService/{name}"
         for name in ("GetModelStatus", "HandleReloadConfigRequest")
@@ -53,24 +30,15 @@ METHODS = [
 SERVERS_FAULT = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-@pytest.fixture(scope="module", params=["alone", "batched"])
-def client(request, saved, tmp_path_factory):  # noqa: F811
+@pytest.fixture(
+    scope="module", params=[None, BatchingParameters(64, 100)], ids=["alone", "batched"]
+)
+def client(request, tmp_path_factory):
     """A server with the model `scale`, without and with batching."""
     base = tmp_path_factory.mktemp("served")
-    publish(saved, base / "scale" / "1")
-    parameters = BatchingParameters(max_batch_size=64, batch_timeout_micros=100)
-    options = LoadOptions(batching=parameters if request.param == "batched" else None)
-    with serving(Model("scale", base / "scale", options=options)) as (_, client):
-        yield client
-
-
-def status(call):
-    """Return the status of a call, OK or not."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+    saved_models.save_scale(base / "scale" / "1")
+    with serving(base, "scale", load=lambda path: load(path, request.param)) as served:
+        yield served.client
 
 
 def assert_survived(client, code):
@@ -94,11 +62,7 @@ def good_messages():
 
 
 @quick
-@given(
-    message=st.sampled_from(good_messages()),
-    method=st.sampled_from(METHODS),
-    data=st.data(),
-)
+@given(st.sampled_from(good_messages()), st.sampled_from(METHODS), st.data())
 def test_damaged_messages(client, message, method, data):
     damaged = bytearray(message)
     for _ in range(data.draw(st.integers(0, 3), "bytes changed")):
@@ -106,12 +70,6 @@ def test_damaged_messages(client, message, method, data):
         damaged[place] = data.draw(st.integers(0, 255), "byte")
     del damaged[data.draw(st.integers(0, len(damaged)), "length") :]
     assert_survived(client, raw(client, method, bytes(damaged)))
-
-
-@quick
-@given(message=st.binary(max_size=200), method=st.sampled_from(METHODS))
-def test_messages_of_noise(client, message, method):
-    assert_survived(client, raw(client, method, message))
 
 
 FIELDS = [
@@ -124,7 +82,7 @@ SIZES = st.one_of(st.integers(0, 4), st.sampled_from([-1, -(2**63), 2**31, 2**40
 
 @st.composite
 def tensors(draw):
-    """Build a TensorProto of any dtype, shape and content, seldom one that fits."""
+    """Build a TensorProto of any dtype, shape and content; few of them are valid."""
     proto = TensorProto(dtype=draw(st.integers(0, 130)), version_number=draw(st.integers(0, 2)))
     for size in draw(st.lists(SIZES, max_size=4)):
         proto.tensor_shape.dim.add(size=size)
@@ -147,7 +105,7 @@ def tensors(draw):
 
 
 NAMES = st.sampled_from(["x", "text", "value", "y", "", "x:0", "serving_default_x:0"])
-SIGNATURES = st.sampled_from(["", "serving_default", "words", "echo_string", "echo_float32", "no"])
+SIGNATURES = st.sampled_from(["", "serving_default", "words", "count", "no"])
 
 
 @quick
@@ -166,74 +124,9 @@ def test_requests_that_do_not_fit(client, inputs, signature, outputs):
     assert_survived(client, code)
 
 
-@quick
-@given(tensor=tensors())
-def test_any_tensor_for_the_default_input(client, tensor):
-    request = predict_request({})
-    request.inputs["x"].CopyFrom(tensor)
-    code = status(lambda: client.prediction.Predict(request, timeout=SECONDS))
-    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
-    assert_survived(client, code)
-
-
-@settings(quick, max_examples=30)
-@given(noise=st.binary(max_size=2000), preface=st.booleans())
-def test_noise_on_the_port(client, noise, preface):
-    with socket.create_connection(("127.0.0.1", client.port), timeout=SECONDS) as connection:
-        connection.sendall((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" if preface else b"") + noise)
+def test_unknown_method_and_message(client):
+    service = "/tensorflow.serving.PredictionService"
+    for method in ("No", "Classify", "Regress", "MultiInference"):
+        assert raw(client, f"{service}/{method}", b"") == grpc.StatusCode.UNIMPLEMENTED
+    assert raw(client, f"{service}/Predict", b"\xff") == grpc.StatusCode.INTERNAL
     assert_survived(client, grpc.StatusCode.OK)
-
-
-def test_method_and_message_that_are_none(client):
-    assert raw(client, "/tensorflow.serving.PredictionService/No", b"") == (
-        grpc.StatusCode.UNIMPLEMENTED
-    )
-    assert raw(client, PREDICT, b"\xff") == grpc.StatusCode.INTERNAL
-    assert raw(client, METHODS[-1], ReloadConfigRequest().SerializeToString()) == (
-        grpc.StatusCode.INVALID_ARGUMENT
-    )
-    assert_survived(client, grpc.StatusCode.OK)
-
-
-def damage(folder, how):
-    graph = folder / "saved_model.pb"
-    if how == "graph gone":
-        graph.unlink()
-    elif how == "graph empty":
-        graph.write_bytes(b"")
-    elif how == "graph cut":
-        graph.write_bytes(graph.read_bytes()[:1000])
-    elif how == "graph noise":
-        graph.write_bytes(np.random.default_rng(0).bytes(5000))
-    elif how == "variables gone":
-        shutil.rmtree(folder / "variables")
-    elif how == "variables cut":
-        [data] = (folder / "variables").glob("*.data-*")
-        data.write_bytes(data.read_bytes()[:1])
-    elif how == "index noise":
-        (folder / "variables" / "variables.index").write_bytes(b"no index")
-    elif how == "warm-up noise":
-        saved_models.write_warmup(folder, [])
-        (folder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"no TFRecord at all")
-
-
-DAMAGES = [
-    "graph gone", "graph empty", "graph cut", "graph noise",
-    "variables gone", "variables cut", "index noise", "warm-up noise",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("how", DAMAGES)
-def test_damaged_new_version_leaves_the_old_one(saved, tmp_path, how):  # noqa: F811
-    publish(saved, tmp_path / "scale" / "1")
-    with serving(Model("scale", tmp_path / "scale")) as (repository, client):
-        bad = tmp_path / "bad"
-        shutil.copytree(saved, bad)
-        damage(bad, how)
-        bad.rename(tmp_path / "scale" / "2")
-        repository.poll()
-        (version, state, error), old = client.statuses()
-        assert (version, state, old[:2]) == (2, "END", (1, "AVAILABLE"))
-        assert error.error_code
-        assert error.error_message
-        assert client.predict(predict_request()).model_spec.version.value == 1

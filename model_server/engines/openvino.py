@@ -1,8 +1,7 @@
 """A SavedModel run by OpenVINO, on CPUs often several times as fast: for --runtime=openvino.
 
-OpenVINO reads one signature of a SavedModel, the one named serving_default. So each signature gets
-a model of its own, read from a copy of the graph in which it has that name; the variables' files
-are shared.
+OpenVINO reads only the signature named serving_default. So each signature becomes a model: it is
+read from a copy of the graph in which it has that name, beside links to the variables.
 """
 
 import logging
@@ -16,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import openvino
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from model_server import errors
+from model_server.engines import Feeds
+
+_ADVICE = "OpenVINO cannot run this signature; serve the model with --runtime=tensorflow."
 
 _log = logging.getLogger(__name__)
 
@@ -29,26 +31,19 @@ _log = logging.getLogger(__name__)
 class OpenVinoEngine:
     """The compiled models of a SavedModel's signatures."""
 
-    def __init__(
-        self,
-        path: Path,
-        tags: Collection[str] = (tf.saved_model.SERVING,),
-        *,
-        bfloat16: bool = False,
-        threads: int = 0,
-    ):
-        """Compile every signature that OpenVINO can run, for so many threads (0: one per core).
+    def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0):
+        """Compile every signature that OpenVINO can run, for `threads` (0: one per core).
 
-        What it cannot run (strings, tables) is refused when it is asked for; with no signature
-        left, raises tf.errors.UnimplementedError. Raises as TensorFlowEngine does, too.
+        Those that it cannot run (strings, tables) are refused when they are called. Raises
+        tf.errors.OpError when there is no SavedModel, or no signature that it can run.
         """
         properties = {
-            "PERFORMANCE_HINT": "LATENCY",  # all cores for one run: batches come one by one
+            "PERFORMANCE_HINT": "LATENCY",  # all cores for one run, as batches come one by one
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         }
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
-        graph = _read_graph(path, tags)
+        graph = _read_graph(path)
         self.signatures = SignatureDefMap()
         self._models: list[_Model] = []
         reason = ""
@@ -62,25 +57,18 @@ class OpenVinoEngine:
                 reason = " ".join(str(error).split())
                 _log.warning("OpenVINO cannot run signature %s of %s: %s", name, path, reason)
         if not self._models:
-            raise errors.Unimplemented(
-                f"OpenVINO can run no signature of {path}; serve it with --runtime=tensorflow. "
-                f"{reason}"
-            )
+            raise errors.Unimplemented(f"{path}: {_ADVICE} {reason}")
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
         self._models.clear()
 
-    def run(
-        self, feeds: dict[str, np.ndarray], fetches: list[str], timeout: float
-    ) -> list[np.ndarray]:
+    def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
         """Feed arrays, return those asked for in `timeout` seconds. Raises tf.errors.OpError."""
         for model in self._models:
             if model.takes(feeds, fetches):
                 return model.run(feeds, fetches, timeout)
-        raise errors.Unimplemented(
-            "OpenVINO cannot run this signature; serve it with --runtime=tensorflow"
-        )
+        raise errors.Unimplemented(_ADVICE)
 
 
 class _Model:
@@ -98,37 +86,36 @@ class _Model:
         """Return whether a call is one of this signature."""
         return set(feeds) == set(self._inputs) and set(fetches) <= set(self._outputs)
 
-    def run(
-        self, feeds: dict[str, np.ndarray], fetches: list[str], timeout: float
-    ) -> list[np.ndarray]:
+    def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
+        """Do what OpenVinoEngine.run does, for this signature."""
         for name, array in feeds.items():
             self._check(name, array)
         with self._request() as request:
             inputs = {self._inputs[name]: array for name, array in feeds.items()}
             request.start_async(inputs, share_inputs=True)
-            if not request.wait_for(_milliseconds(timeout)):
+            if not request.wait_for(math.ceil(1000 * min(timeout, 1e6))):  # at most 11 days
                 request.cancel()
-                with suppress(RuntimeError):  # that it was cancelled
-                    request.wait()  # it reads the arrays of the caller until it has ended
-                raise errors.DeadlineExceeded("Timed out waiting for OpenVINO")
+                with suppress(RuntimeError):  # says that it was cancelled
+                    request.wait()  # it reads the caller's arrays until it has ended
+                raise errors.DeadlineExceeded("the request's time was over while OpenVINO ran it")
             return [request.get_tensor(self._outputs[name]).data.copy() for name in fetches]
 
     def _check(self, name: str, array: np.ndarray) -> None:
-        """Refuse what OpenVINO would convert silently, or complain of in its own words."""
+        """Refuse a dtype that OpenVINO would convert silently, and a shape that does not fit."""
         wanted, given = self._dtypes[name], tf.as_dtype(array.dtype)
         if given != wanted:
             raise errors.InvalidArgument(
-                f"Input {name} expects to be {wanted.name} but {given.name} is provided"
+                f"input {name} has dtype {given.name}; the model takes {wanted.name}"
             )
         shape = self._compiled.input(self._inputs[name]).partial_shape
         if not shape.compatible(openvino.PartialShape(list(array.shape))):
             raise errors.InvalidArgument(
-                f"Input {name} of shape {shape} cannot have shape {list(array.shape)}"
+                f"input {name} has shape {list(array.shape)}; the model takes {shape}"
             )
 
     @contextmanager
     def _request(self) -> Iterator[openvino.InferRequest]:
-        """Lend a request of OpenVINO's, which may run once at a time."""
+        """Lend an InferRequest, which one call at a time may use."""
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
@@ -141,21 +128,16 @@ class _Model:
             self._idle.put(request)
 
 
-def _milliseconds(seconds: float) -> int:
-    return math.ceil(1000 * max(0, min(seconds, 1e6)))  # where there is no deadline: eleven days
-
-
-def _read_graph(path: Path, tags: Collection[str]):
-    """Return the MetaGraphDef with these tags. Raises tf.errors.OpError."""
+def _read_graph(path: Path) -> MetaGraphDef:
     try:
-        return SavedModelLoader(str(path)).get_meta_graph_def_from_tags(tags)
+        return SavedModelLoader(str(path)).get_meta_graph_def_from_tags([tf.saved_model.SERVING])
     except (OSError, RuntimeError) as error:
-        raise errors.NotFound(str(error)) from error
+        raise errors.NotFound(f"{path} is not the folder of a SavedModel: {error}") from error
 
 
 @contextmanager
 def _only(path: Path, graph, signature: SignatureDef) -> Iterator[Path]:
-    """Make a SavedModel that has this one signature, as long as the context lasts."""
+    """Make a SavedModel that has this one signature, while the context lasts."""
     copy = SavedModel(saved_model_schema_version=1)
     copy.meta_graphs.add().CopyFrom(graph)
     copy.meta_graphs[0].signature_def.clear()

@@ -9,7 +9,7 @@ from pathlib import Path
 # few hundred.
 SIGNALS_AT_BAD_MOMENTS = """
 import os, random, signal, sys, threading, time
-from model_server.ending import catch_signals
+from model_server.shutdown import catch_signals
 
 def compute():
     while True:

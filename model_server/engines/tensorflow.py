@@ -1,0 +1,88 @@
+"""A SavedModel run as TensorFlow Serving runs it: its graph in a session, fed by tensor name.
+
+A session, and not `tf.saved_model.load`: any signature of any SavedModel works (TensorFlow 1 or 2),
+only what an answer needs is computed, and a run can end at its deadline.
+"""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import RunOptions
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tensorflow.python.client import pywrap_tf_session
+from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+
+from model_server import errors
+from model_server.engines import Feeds
+
+
+class TensorFlowEngine:
+    """A SavedModel's graph and its variables."""
+
+    def __init__(self, path: Path, *, bfloat16: bool = False):
+        """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
+
+        Raises tf.errors.OpError or what TensorFlow raises.
+        """
+        if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            raise errors.NotFound(
+                f"{path} has no saved_model.pb; is it the folder of a SavedModel?"
+            )
+        options = tf.compat.v1.ConfigProto()
+        if bfloat16:
+            rewriting = options.graph_options.rewrite_options
+            rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+        try:
+            with self._graph.as_default():
+                loaded = tf.compat.v1.saved_model.load(
+                    self._session, [tf.saved_model.SERVING], str(path)
+                )
+        except BaseException:
+            self.close()
+            raise
+        self._session._extend_graph()  # hand over the whole graph now, because `run` does not
+        self.signatures = SignatureDefMap()  # copies, so that the rest of `loaded` is freed
+        for name, signature in loaded.signature_def.items():
+            self.signatures.signature_def[name].CopyFrom(signature)
+
+    def close(self) -> None:
+        """Free the model's memory. No call may be running."""
+        self._session.close()
+        del self._session, self._graph
+        gc.collect()  # graphs refer to themselves in cycles
+
+    def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
+        """Feed arrays and return the fetched ones within `timeout` seconds.
+
+        `Session.run` would convert dtypes silently, and has no timeout for one call. Raises
+        tf.errors.OpError.
+        """
+        fed = {self._tensor(name)._as_tf_output(): array for name, array in feeds.items()}
+        fetched = [self._tensor(name) for name in fetches]
+        options = RunOptions(timeout_in_ms=_milliseconds(timeout)).SerializeToString()
+        buffer = pywrap_tf_session.TF_NewBufferFromString(options)
+        try:
+            values = self._session._call_tf_sessionrun(
+                buffer, fed, [tensor._as_tf_output() for tensor in fetched], [], None
+            )
+        finally:
+            pywrap_tf_session.TF_DeleteBuffer(buffer)
+        return [
+            np.asarray(value, tensor.dtype.as_numpy_dtype)  # a scalar comes as a bare value
+            for tensor, value in zip(fetched, values, strict=True)
+        ]
+
+    def _tensor(self, name: str) -> tf.Tensor:
+        try:
+            return self._graph.get_tensor_by_name(name)
+        except (KeyError, ValueError) as error:  # an operation, as in __saved_model_init_op
+            raise errors.InvalidArgument(f"the model has no tensor {name}") from error
+
+
+def _milliseconds(seconds: float) -> int:
+    """Convert a timeout for RunOptions, where 0 means none; gRPC gives centuries for none."""
+    return max(1, int(seconds * 1000)) if seconds < 1e9 else 0

@@ -1,0 +1,36 @@
+"""The warm-up file of a SavedModel: requests that are run before its version is served."""
+
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from model_server import errors
+from model_server.servable import Servable
+
+LARGEST = 1000  # records that are run
+
+
+def replay(model: Servable, path: Path) -> int:
+    """Run the requests in assets.extra/tf_serving_warmup_requests, if the SavedModel has that file.
+
+    Returns how many there are. Raises tf.errors.OpError when the file is damaged or a request
+    fails.
+    """
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    if not file.exists():
+        return 0
+    records = tf.data.TFRecordDataset(str(file)).take(LARGEST).as_numpy_iterator()
+    try:
+        logs = [PredictionLog.FromString(record) for record in records]
+    except (DecodeError, tf.errors.DataLossError) as error:
+        raise errors.InvalidArgument(
+            f"{file} is damaged, or is no TFRecord file of PredictionLogs: {error}"
+        ) from error
+    for log in logs:
+        if not log.HasField("predict_log"):
+            kind = log.WhichOneof("log_type")
+            raise errors.Unimplemented(f"{file} has a {kind}; supported: predict_log")
+        model.predict(log.predict_log.request)
+    return len(logs)
