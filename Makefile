@@ -12,6 +12,19 @@ GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
 
+# Most tests wait for servers, so more workers than processors are right. Tests of one file, and
+# cells of one notebook, stay together.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
+
+# The first lesson makes the model that the others use. The one that trains a model takes hours:
+# tests/integration/test_train_notebook.py runs it with a few pictures.
+FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
+LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
+  $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
+
 export PYTHONUNBUFFERED = 1
 
 .PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export lint format lock help clean
@@ -21,26 +34,28 @@ run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	  --preprocessing "$(PREPROCESSING)" \
 	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
-test: lint test-unit test-notebooks test-integration  ## everything, a quarter of an hour
+test: lint test-unit test-notebooks test-integration  ## everything; CONTRIBUTING.md says how long it takes
 
 test-unit: $(READY)  ## what needs no TensorFlow, a minute
-	@PYTHONPATH=build/stubs $(BIN)/python -m pytest tests/unit
+	@$(PYTEST) $(PARALLEL) tests/unit
 
 test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
-	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 notebooks/0*.ipynb
+	@$(PYTEST) $(NBVAL) $(FIRST_LESSON)
+	@$(PYTEST) $(NBVAL) $(PARALLEL) $(LESSONS)
 
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
-	@$(BIN)/python -m pytest tests/integration
+	@$(PYTEST) $(PARALLEL) -m "not serial" tests/integration
+	@$(PYTEST) -m serial tests/integration
 
 test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
-	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_faults.py \
+	@FAULTS=full $(PYTEST) -s tests/integration/test_faults.py \
 	  tests/integration/test_standing.py
 
 soak: $(READY)  ## half an hour of good and bad requests: nothing may grow
-	@FAULTS=full $(BIN)/python -m pytest -s tests/integration/test_soak.py
+	@FAULTS=full $(PYTEST) -s tests/integration/test_soak.py
 
 test-openapi: $(READY)  ## 500 requests of every kind that the OpenAPI document knows, and does not
-	@OPENAPI_EXAMPLES=500 $(BIN)/python -m pytest -s tests/integration/test_openapi.py
+	@OPENAPI_EXAMPLES=500 $(PYTEST) -s tests/integration/test_openapi.py
 
 bench: $(READY)  ## measure everything again, say what changed, draw the README's plots: half an hour
 	@$(BIN)/python -m benchmarks $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -62,7 +77,7 @@ export: .venv/.installed  ## write gateway/*.py from the notebooks
 
 lint: .venv/.installed  ## ruff, and stripped notebooks
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
-	@$(BIN)/nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb notebooks/extras/*.ipynb
+	@$(BIN)/nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb notebooks/*/*.ipynb
 
 format: .venv/.installed  ## let ruff mend what it can
 	@$(BIN)/ruff check --fix && $(BIN)/ruff format

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS, slots_needed
 from gateway.errors import MAX_PIXELS
-from gateway.picture_limits import CountedFile, check_limits, picture_errors
+from gateway.picture_limits import CountedFile, check_limits, free_picture, picture_errors
 
 MUCH_LARGER = 4  # times as many pixels a side as the model takes
 
@@ -58,4 +58,7 @@ def decode_and_resize(image: Image.Image, size: tuple[int, int], deadline: Deadl
     Raises ImageError as `decode`, and BusyError or DeadlineError if no decode slot becomes free.
     """
     with SLOTS.take(slots_needed(image), deadline):
-        return resize(decode_small(image, size), size)
+        try:
+            return resize(decode_small(image, size), size)
+        finally:
+            free_picture(image)  # before another thread takes the slot

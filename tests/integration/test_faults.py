@@ -22,6 +22,8 @@ from tutorial.processes import free_port
 
 FULL = os.environ.get("FAULTS") == "full"
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture
 def served(contract_file) -> Iterator:

@@ -54,6 +54,7 @@ def test_each_process_stays_below_80_megabytes(start):
         assert max(map(resident_megabytes, processes)) <= 80
 
 
+@pytest.mark.serial
 def test_it_serves_within_a_second(contract_file):
     """The best of a few starts, since the machine may be busy with something else."""
     took = []

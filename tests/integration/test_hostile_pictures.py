@@ -109,6 +109,7 @@ def test_large_pictures_at_once_take_turns_and_little_memory(gateway, admin_port
     assert max(map(peak_megabytes, processes_of(server))) < 400
 
 
+@pytest.mark.serial
 def test_slow_origins_hold_nobody_else(gateway, admin_port, slow_origin):
     address, _ = gateway
 

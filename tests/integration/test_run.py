@@ -86,6 +86,7 @@ def test_run_answers_on_a_page_and_in_a_shell_and_ends_at_ctrl_c(ports):
     assert all_closed(ports[0])
 
 
+@pytest.mark.serial  # it converts the model that others serve
 def test_two_runs_at_once_convert_once_and_leave_no_process(ports, starter_model):
     record = ROOT / "build/converted/starter.json"
     record.unlink(missing_ok=True)
