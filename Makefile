@@ -92,6 +92,6 @@ clean:  ## remove what the targets made, models included
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
-build/stubs/.made: .venv/.installed gateway/build_stubs.py
-	@$(BIN)/python -m gateway.build_stubs build/stubs
+build/stubs/.made: .venv/.installed tutorial/build_stubs.py
+	@$(BIN)/python -m tutorial.build_stubs build/stubs
 	@touch $@

@@ -50,14 +50,15 @@ def measure_speed(folder: Path, name: str, rounds: int, seconds: float) -> dict:
 
 def compare_answers(photos: Path) -> dict:
     """How far scores and top answers are from TensorFlow's in float32, and how many are right."""
-    from gateway.images import decode, resize, scale
+    from gateway.images import decode, open_picture, resize
+    from gateway.preprocessing import scale
     from model_server.__main__ import engine
     from model_server.flags import parse
 
     paths = sorted(photos.glob("*/*.jpg"))
     labels = sorted({path.parent.name for path in paths})
     truth = np.array([labels.index(path.parent.name) for path in paths])
-    pixels = [resize(decode(path.read_bytes()), SIZE) for path in paths]
+    pixels = [resize(decode(open_picture(path.read_bytes())), SIZE) for path in paths]
     images = scale(np.concatenate(pixels), "xception")
     scores = {}
     for key, runtime in RUNTIMES.items():

@@ -4,8 +4,8 @@
 
 DATA/validation holds one folder of photos for each class. Every photo is enlarged to 12 megapixels
 and saved as JPEG, as a phone would send it. Then the starter model answers twice: for all pixels
-decoded, and for the fewer that `gateway.images.load_small` decodes. The processor time of the two
-is compared too, photo by photo, in a process that keeps memory as the gateway does.
+decoded, and for the fewer that `gateway.images.decode_small` decodes. The processor time of the two
+is compared too, photo by photo; set MALLOC_ARENA_MAX and so on as Dockerfile.gateway does.
 """
 
 import argparse
@@ -24,8 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tf_keras
 
 from benchmarks.common import ROOT, run, spread, write
-from gateway import memory
-from gateway.images import decode, load_small, open_picture, resize, scale
+from gateway.images import decode, decode_small, open_picture, resize
+from gateway.preprocessing import scale
 
 SIZE = (299, 299)
 LONG, SHORT = 4000, 3000  # pixels
@@ -45,15 +45,14 @@ def compare(paths: list[Path]) -> dict:
     """How often the answers agree and are right, and what decoding small costs beside whole."""
     labels = sorted({path.parent.name for path in paths})
     truth = np.array([labels.index(path.parent.name) for path in paths])
-    memory.configure()
-    ways = {"whole": decode, "small": lambda data: load_small(open_picture(data), SIZE)}
+    ways = {"whole": decode, "small": lambda image: decode_small(image, SIZE)}
     batches: dict[str, list[np.ndarray]] = {how: [] for how in ways}
     ratios = []
     for path in tqdm(paths):
         data, seconds = enlarge(path), {}
         for how, way in ways.items():
             begun = time.thread_time()
-            pixels = resize(way(data), SIZE)
+            pixels = resize(way(open_picture(data)), SIZE)
             seconds[how] = time.thread_time() - begun
             batches[how].append(scale(pixels, "xception"))
         ratios.append(seconds["small"] / seconds["whole"])

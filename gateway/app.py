@@ -1,4 +1,4 @@
-"""Answer HTTP requests with predictions: take pictures, ask the model, name the scores.
+"""Answer HTTP requests with predictions: read pictures, ask the model, name the scores.
 
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
@@ -6,43 +6,70 @@ Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make ex
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Flask, Response, current_app, g, render_template
+from flask import Blueprint, Flask, Response, current_app, render_template
 
-from gateway import problems
+from gateway import model_client, openapi, problems
+from gateway.channel import LazyChannel
 from gateway.contract import Contract
+from gateway.deadline import Deadline
+from gateway.errors import MAX_BYTES, MAX_REQUEST
 from gateway.fetch import read_origins
-from gateway.images import MAX_BYTES, decode_and_resize, open_picture
-from gateway.incoming import MAX_REQUEST, blaming, requested_deadline, requested_files, stage
+from gateway.images import decode_and_resize, open_picture
+from gateway.incoming import map_pictures, requested_deadline, requested_files, stage, stages
 from gateway.model_client import ModelClient, Prediction
-from gateway.settings import defaults
+from gateway.operations.settings import defaults
 
 blueprint = Blueprint("gateway", __name__)
 
 
+def make_client(settings: dict[str, Any]) -> ModelClient:
+    """Return a client for the model in the settings. Raises ContractError for a bad contract."""
+    return ModelClient(
+        LazyChannel(settings["MODEL_ADDRESS"]),
+        Contract.read(settings["CONTRACT"]),
+        version=settings["MODEL_VERSION"],
+        signature_name=settings["MODEL_SIGNATURE"],
+        metadata=settings["METADATA"],
+    )
+
+
+def model_seconds(deadline: Deadline) -> float:
+    """Return how many seconds the model may still take for the current request.
+
+    Raises DeadlineError if there are none left.
+    """
+    left = current_app.config["MODEL_TIMEOUT"] - stages().get("model", 0.0)
+    return deadline.within(left).remaining()
+
+
+def input_size(client: ModelClient, deadline: Deadline) -> tuple[int, int]:
+    """Return the height and width that the model takes; the first request asks for them."""
+    signatures = client.signatures
+    if not signatures:
+        with stage("model"):
+            signatures = model_client.describe(client, timeout=model_seconds(deadline))
+    return signatures[-1].input_size
+
+
 def predict_pictures() -> tuple[Prediction, bool]:
-    """Ask the model about the current request's pictures; also whether a list is wanted."""
-    client: ModelClient = current_app.extensions["model"]
-    most: float = current_app.config["MODEL_TIMEOUT"]
+    """Return the model's answer for the current request, and whether it asks for a list."""
+    client = current_app.extensions["model"]
     deadline = requested_deadline()
     files, several = requested_files(deadline)
-    pictures = []
-    for index, data in enumerate(files):
-        with blaming(index if several else None):
-            pictures.append(open_picture(data))
-    size = client.signature(timeout=deadline.within(most).remaining()).input_size
-    batches = []
+    pictures = map_pictures(open_picture, files, several=several)
+    size = input_size(client, deadline)
     with stage("decode"):
-        for index, picture in enumerate(pictures):
-            with blaming(index if several else None):
-                batches.append(decode_and_resize(picture, size))
-    pixels = np.concatenate(batches) if several else batches[0]
+        arrays = map_pictures(
+            lambda picture: decode_and_resize(picture, size, deadline), pictures, several=several
+        )
+    pixels = np.concatenate(arrays) if several else arrays[0]
     with stage("model"):
-        return client.predict(pixels, timeout=deadline.within(most).remaining()), several
+        return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
 
 
 @blueprint.post("/predict")
 def predict() -> dict[str, float] | list[dict[str, float]]:
-    """Label to score, in the model's order, the scores as the model gives them."""
+    """Return label to score, in the model's order, with the scores as the model gives them."""
     prediction, several = predict_pictures()
     labels = current_app.extensions["model"].contract.labels
     scored = [dict(zip(labels, row, strict=True)) for row in prediction.scores.tolist()]
@@ -50,7 +77,10 @@ def predict() -> dict[str, float] | list[dict[str, float]]:
 
 
 def rank(scores: np.ndarray, contract: Contract) -> list[dict[str, Any]]:
-    """One picture's labels with score and probability, the likeliest first; scores: (labels,)."""
+    """Return one picture's labels with score and probability, the likeliest first.
+
+    `scores` has the shape (labels,). Logits become probabilities by softmax.
+    """
     probabilities = scores
     if contract.scores == "logits":
         powers = np.exp(scores - scores.max(), dtype=np.float64)
@@ -64,77 +94,45 @@ def rank(scores: np.ndarray, contract: Contract) -> list[dict[str, Any]]:
 
 @blueprint.post("/classify")
 def classify() -> dict[str, Any]:
-    """Ranked labels with probabilities, the model that answered, and where the time went."""
+    """Return ranked labels, the model that answered, and the seconds of each stage."""
     prediction, several = predict_pictures()
-    contract: Contract = current_app.extensions["model"].contract
+    contract = current_app.extensions["model"].contract
     results = [{"predictions": rank(row, contract)} for row in prediction.scores]
     return {
         **({"results": results} if several else results[0]),
         "model": {"name": contract.model_name, "version": prediction.version},
-        "seconds": {name: round(seconds, 6) for name, seconds in g.stages.items()},
+        "seconds": {name: round(seconds, 6) for name, seconds in stages().items()},
     }
 
 
-def described() -> dict[str, Any]:
-    """The app's OpenAPI document, made when it is first asked for."""
-    extensions = current_app.extensions
-    if "openapi" not in extensions:
-        from gateway.openapi import describe  # here: a gateway is ready sooner without
-
-        extensions["openapi"] = describe(current_app, extensions["model"].contract)
-    return extensions["openapi"]
+@blueprint.get("/")
+def index() -> str:
+    """Show the page that takes a photo."""
+    contract = current_app.extensions["model"].contract
+    return render_template("index.html", max_bytes=MAX_BYTES, **vars(contract))
 
 
-@blueprint.get("/openapi.json")
-def openapi_document() -> dict[str, Any]:
-    """This description, as an OpenAPI document."""
-    return described()
-
-
-@blueprint.get("/docs")
-def docs() -> Response:
-    """This description, as a page."""
-    dumps = current_app.json.dumps
-    return page("docs.html", document=described(), kinds=problems.KINDS, dumps=dumps)
-
-
-def page(template: str, **values: Any) -> Response:
-    """A page that may run and load nothing but what comes from here, and show any picture."""
-    response = Response(render_template(template, **values))
-    response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
+@blueprint.after_app_request
+def restrict_pages(response: Response) -> Response:
+    """Let a page run and load only what comes from here, and show any picture."""
+    if response.mimetype == "text/html":
+        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
     return response
 
 
-@blueprint.get("/")
-def index() -> Response:
-    """The page on which one drops a photo."""
-    contract: Contract = current_app.extensions["model"].contract
-    return page("index.html", max_bytes=MAX_BYTES, **vars(contract))
-
-
 def create_app(**settings: Any) -> Flask:
-    """The gateway's app; settings are those of gateway.settings, in upper case, as MODEL_ADDRESS.
+    """Return the gateway's app. Settings are those of gateway.operations.settings, in upper case.
 
-    Besides, METADATA: a function that says what metadata goes with a call of the model. Raises
-    ContractError for a bad contract, ValueError for what is no origin.
+    METADATA, besides, is a function that returns what to send beside each call of the model.
+    Raises ContractError for a bad contract, ValueError for bad ALLOWED_ORIGINS.
     """
     app = Flask("gateway")
-    app.config.from_mapping(
-        defaults(),
-        METADATA=tuple,
-        MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024,  # the pictures, and the form around them
-    )
-    app.config.from_mapping(settings)
+    app.config.from_mapping(defaults(), METADATA=tuple)
+    app.config.from_mapping(settings, MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
-    app.json.sort_keys = False  # labels in the model's order
-    contract = Contract.read(app.config["CONTRACT"])
-    app.extensions["model"] = ModelClient(
-        app.config["MODEL_ADDRESS"],
-        contract,
-        signature_name=app.config["MODEL_SIGNATURE"],
-        version=app.config["MODEL_VERSION"],
-        metadata=app.config["METADATA"],
-    )
-    app.register_blueprint(problems.blueprint)
+    app.json.sort_keys = False  # labels stay in the model's order
+    app.extensions["model"] = make_client(app.config)
+    problems.register(app)
+    app.register_blueprint(openapi.blueprint)
     app.register_blueprint(blueprint)
     return app

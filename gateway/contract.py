@@ -1,30 +1,25 @@
-"""What a client must know of a model that its signature does not say.
-
-Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then run `make export`.
-"""
+"""Read what a client must know about a model that its signature does not say."""
 
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-
-class ContractError(ValueError):
-    """A contract that cannot be used; the message says which, and why."""
+from gateway.errors import ContractError
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a client must know of a model that its signature does not say."""
+    """Describe a model beyond its signature, as contract.json does."""
 
     model_name: str
     signature_name: str
-    preprocessing: str  # how pixels become numbers, a name that gateway.images knows
+    preprocessing: str  # how pixels become numbers: a name that gateway.preprocessing knows
     labels: tuple[str, ...]  # in the order of the model's output
     scores: str  # "logits" or "probabilities"
 
     @classmethod
     def read(cls, path: str | Path) -> "Contract":
-        """Read contract.json; raises ContractError where it is missing or incomplete."""
+        """Read contract.json. Raises ContractError if it is missing or incomplete."""
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             if wrong := {field.name for field in fields(cls)} ^ set(found):

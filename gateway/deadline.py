@@ -1,33 +1,28 @@
-"""One moment by which a request is to be answered, shared by all steps on the way.
-
-Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then run `make export`.
-"""
+"""Share one deadline between all steps of a request."""
 
 import time
 from dataclasses import dataclass
 
-
-class DeadlineError(TimeoutError):
-    """The time for a request is up."""
+from gateway.errors import DeadlineError
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """The moment by which a request is to be answered, shared by all steps on the way."""
+    """Hold the moment by which a request must be answered."""
 
     moment: float  # in seconds on time.monotonic's clock
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """The moment that is so many seconds away."""
+        """Return a deadline `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
     def within(self, seconds: float) -> "Deadline":
-        """This deadline, or one in so many seconds, whichever is sooner: one step's share."""
+        """Return this deadline, or one `seconds` from now if that is sooner."""
         return Deadline(min(self.moment, time.monotonic() + seconds))
 
     def remaining(self) -> float:
-        """The seconds left, more than 0; raises DeadlineError when there are none."""
+        """Return the seconds left, more than 0. Raises DeadlineError if there are none."""
         seconds = self.moment - time.monotonic()
         if seconds <= 0:
             raise DeadlineError("the time for this request is up")

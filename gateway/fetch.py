@@ -1,7 +1,4 @@
-"""Download what a stranger names, from the public internet only, and within limits.
-
-Exported from notebooks/04-prepare-images.ipynb: change the notebook, then run `make export`.
-"""
+"""Download a picture from an untrusted URL: from the public internet only, and within limits."""
 
 import _thread
 import http.client
@@ -10,6 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from typing import NamedTuple
@@ -19,28 +17,19 @@ import certifi
 from urllib3.util import parse_url
 
 from gateway.deadline import Deadline
-from gateway.images import MAX_BYTES, ImageError
+from gateway.errors import MAX_BYTES, BlockedError, ImageError
 
-DEFAULT_PORTS = {"http": 80, "https": 443}  # and no others, for strangers
+DEFAULT_PORTS = {"http": 80, "https": 443}  # no other ports, unless the origin is trusted
 MAX_URL = 8192  # characters
 MAX_REDIRECTS = 3
 REDIRECTS = (301, 302, 303, 307, 308)
-MAX_LOOKUPS = 32  # of names, at once
+MAX_LOOKUPS = 32  # DNS lookups at once
 STEP = 2.0  # seconds that connecting, a TLS handshake, or one read may take
-
-
-class BlockedError(ImageError):
-    """An address that is not for strangers; every cause reads the same."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this address cannot be used: give the http:// or https:// address of a picture"
-            " on the public internet, without a port or a password"
-        )
+PIECE = 2**20  # bytes of a body that are read at once
 
 
 class Origin(NamedTuple):
-    """The server that a URL leads to."""
+    """Name the server that a URL leads to."""
 
     scheme: str
     host: str  # a name or an address, IPv6 without brackets
@@ -48,14 +37,14 @@ class Origin(NamedTuple):
 
 
 def split(url: str) -> tuple[Origin, str]:
-    """The origin of a URL, and what to ask for there. Raises BlockedError for no web address."""
+    """Return the origin of a URL, and the path to request. Raises BlockedError for a bad URL."""
     try:
         if len(url) > MAX_URL:
             raise ValueError("too long")
         parts = parse_url(url.strip())
         port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
         if parts.scheme not in DEFAULT_PORTS or not parts.host or parts.auth:
-            raise ValueError("no plain web address")
+            raise ValueError("not a plain web address")
     except (ValueError, KeyError) as error:
         raise BlockedError from error
     return Origin(parts.scheme, parts.host.strip("[]"), port), parts.request_uri
@@ -70,14 +59,14 @@ NOT_PUBLIC = tuple(
         "192.88.99.0/24",  # relays from IPv6 to IPv4
         "2001::/23",  # for protocols; Teredo, with IPv4 inside, among them
         "2002::/16",  # 6to4, with IPv4 inside
-        "3ffe::/16",  # given back in 2006
+        "3ffe::/16",  # returned in 2006
         "3fff::/20",  # for documentation; unknown to older Pythons
     )
 )
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, and to a single machine there."""
+    """Return whether an IP address is public, and belongs to a single machine."""
     ip = ipaddress.ip_address(address)
     if ip.version == 6 and ip not in IPV6_IN_USE:
         return False
@@ -88,9 +77,9 @@ _lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 def resolve(origin: Origin, deadline: Deadline) -> list[str]:
-    """All IP addresses of an origin's host, A and AAAA.
+    """Return all IP addresses of an origin's host, A and AAAA.
 
-    Raises OSError or ValueError where there are none, TimeoutError at the deadline.
+    Raises OSError or ValueError if there are none, TimeoutError at the deadline.
     """
     answer: Future[list] = Future()
 
@@ -123,10 +112,10 @@ def _open_first(addresses: list[str], port: int, deadline: Deadline) -> socket.s
 
 
 def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.socket:
-    """An open connection to the origin, TLS included where it is https.
+    """Open a connection to the origin, with TLS for https.
 
     Raises BlockedError, before anything is opened, unless the origin is trusted or public; OSError
-    where nobody answers, TimeoutError after STEP seconds or at the deadline.
+    if no server answers, TimeoutError after STEP seconds or at the deadline.
     """
     try:
         addresses = resolve(origin, deadline)
@@ -151,10 +140,10 @@ def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.sock
 
 
 class TimedStream(io.RawIOBase):
-    """An open socket as http.client wants it, of which every call ends by the deadline."""
+    """Wrap an open socket for http.client; every call ends by the deadline."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        """Wrap a socket, which stays its owner's to close."""
+        """Take a socket; the caller closes it."""
         self._sock, self._deadline = sock, deadline
 
     def sendall(self, data: bytes) -> None:
@@ -167,16 +156,16 @@ class TimedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read what has come, at most as much as `buffer` holds."""
+        """Read what has arrived, at most as much as `buffer` holds."""
         self._sock.settimeout(self._deadline.within(STEP).remaining())
         return self._sock.recv_into(buffer)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return a file to read the answer from."""
+        """Return a file to read the response from."""
         return io.BufferedReader(self, 64 * 1024)
 
     def close(self) -> None:
-        """Leave the socket open: http.client closes it before the answer is read."""
+        """Leave the socket open: http.client calls this before the response is read."""
 
 
 def ask(
@@ -196,28 +185,45 @@ def ask(
     return connection.getresponse()
 
 
-def read_body(answer: http.client.HTTPResponse) -> bytes:
-    """The body of an answer, at most MAX_BYTES. Raises ImageError for what is no use."""
+def read_body(answer: http.client.HTTPResponse, count: Callable[[int], None]) -> bytes:
+    """Return the body of a response. Raises ImageError for one that is of no use.
+
+    `count` is called with the number of bytes of each piece that is read.
+    """
     if answer.status != http.client.OK:
         raise ImageError(f"the address answered with status {answer.status}")
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ImageError("the address sends a compressed file: give that of a plain picture")
     announced = answer.length or 0
-    data = answer.read(MAX_BYTES + 1) if announced <= MAX_BYTES else b""
-    if max(announced, len(data)) > MAX_BYTES:
+    pieces, size = [], 0
+    while announced <= MAX_BYTES and size <= MAX_BYTES and (piece := answer.read(PIECE)):
+        count(len(piece))
+        size += len(piece)
+        pieces.append(piece)
+    if max(announced, size) > MAX_BYTES:
         raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
-    if len(data) < announced:
+    if size < announced:
         raise ImageError("the download broke off before its end")
-    return data
+    return b"".join(pieces)
 
 
 def fetch(
-    url: str, *, allowed_origins: frozenset[Origin] = frozenset(), timeout: float = 5.0
+    url: str,
+    *,
+    allowed_origins: frozenset[Origin] = frozenset(),
+    timeout: float = 5.0,
+    count: Callable[[int], None] = lambda number: None,
 ) -> bytes:
     """Download a picture file of at most MAX_BYTES, within `timeout` seconds, DNS included.
 
-    Origins in `allowed_origins` may be inside our network. Raises ImageError, whose message is for
-    whoever sent the URL, for one that is blocked, does not answer in time, or is no use.
+    Args:
+        url: an untrusted URL; every redirect is checked as it is.
+        allowed_origins: servers that may be inside our network.
+        timeout: seconds for all of it.
+        count: called with the number of bytes of each piece; may raise to end the download.
+
+    Raises ImageError, with a message for the client, if the URL is blocked, does not answer in
+    time, or does not lead to a file that can be used.
     """
     deadline = Deadline.after(timeout)
     try:
@@ -226,7 +232,7 @@ def fetch(
             with connect(origin, deadline, trusted=origin in allowed_origins) as sock:
                 answer = ask(sock, origin, path, deadline)
                 if answer.status not in REDIRECTS:
-                    return read_body(answer)
+                    return read_body(answer, count)
                 url = urljoin(url, answer.headers.get("Location", ""))
     except ImageError:
         raise
@@ -240,7 +246,7 @@ def fetch(
 
 
 def read_origins(text: str) -> frozenset[Origin]:
-    """The origins in a comma-separated list such as "http://127.0.0.1:8081/".
+    """Return the origins in a comma-separated list such as "http://127.0.0.1:8081/".
 
     Raises ValueError for an entry that is not an origin and a slash.
     """

@@ -1,19 +1,27 @@
-"""How gunicorn runs the gateway: one process with many threads; more of it by running more pods."""
+"""Configure gunicorn for the gateway: one process with many threads. To scale, run more pods."""
 
+import importlib.util
 import os
 import socket
 import sys
+from pathlib import Path
 
 from gunicorn import glogging
 
-from gateway import logs, memory
-from gateway.contract import Contract, ContractError
-from gateway.settings import Settings, SettingsError
+from gateway.contract import Contract
+from gateway.errors import ContractError
+from gateway.operations import logs
+from gateway.operations.settings import Settings, SettingsError
 
-# Read by NumPy when it loads: the gateway multiplies no matrices, and each thread costs memory.
+# NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-memory.configure()
+stubs = importlib.util.find_spec("tensorflow")
+if stubs is None or (Path(stubs.origin).parent / "python").exists():
+    sys.exit(
+        "gateway: the gRPC stubs are not on PYTHONPATH, or TensorFlow comes before them: run"
+        " `python -m tutorial.build_stubs build/stubs` and set PYTHONPATH=build/stubs"
+    )
 
 try:
     settings = Settings.from_environment(os.environ)
@@ -23,24 +31,24 @@ except (SettingsError, ContractError) as error:
 
 
 class Logger(glogging.Logger):
-    """gunicorn's, without its line for each request: the gateway writes one of its own."""
+    """Leave out gunicorn's line for each request: the gateway writes its own."""
 
     access_log_enabled = False
 
 
-wsgi_app = "gateway.service:create_service()"
+wsgi_app = "gateway.operations.service:from_environment()"
 bind = settings.bind
-worker_class = "gateway.worker.Worker"
+worker_class = "gateway.operations.worker.Worker"
 workers = 1
 threads = settings.threads
 graceful_timeout = 20
 logger_class = Logger
 logconfig_dict = logs.configuration(settings.log_level)
-control_socket_disable = True  # nobody listens to it, and it wants a folder to write to
+control_socket_disable = True  # it is not used, and needs a folder to write to
 
 
 def on_starting(arbiter):
-    """Open the second port once; workers inherit it, and may come and go."""
+    """Open the second port once; workers inherit it."""
     host, _, port = settings.admin_bind.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
@@ -50,15 +58,16 @@ def on_starting(arbiter):
 
 
 def post_fork(arbiter, worker):
-    """Tell a new worker what it is to know before it begins."""
+    """Give a new worker its time limit and the second port."""
     worker.patience = settings.request_timeout
     worker.admin = arbiter.admin
 
 
 def post_worker_init(worker):
-    """Answer on the second port, now that the service is there."""
-    from gateway import health  # in the worker: the arbiter stays small
+    """Answer on the second port, now that the app is there."""
+    from gateway.operations import health  # here: the arbiter stays small
 
-    service = worker.wsgi
-    admin = health.Admin(service.readiness, service.metrics.registry, lambda: not worker.alive)
+    readiness = worker.wsgi.extensions["readiness"]
+    registry = worker.wsgi.extensions["metrics"].registry
+    admin = health.create_admin(readiness, registry, draining=lambda: not worker.alive)
     health.serve(admin, worker.admin)

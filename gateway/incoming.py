@@ -1,25 +1,30 @@
-"""Read what a caller asks for: by when, and for which pictures.
+"""Read a prediction request: its deadline and its picture files."""
 
-Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
-"""
-
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from math import inf
-from typing import NamedTuple
 
-from flask import abort, current_app, g, request
+from flask import abort, current_app, request
 from multipart import MultipartError, MultipartParser
 
 from gateway.deadline import Deadline
+from gateway.errors import MAX_BYTES, MAX_PICTURES, MAX_REQUEST, ImageError
 from gateway.fetch import fetch
-from gateway.images import MAX_BYTES, ImageError
+
+MAX_FETCHES = 8  # at once, for one request
+FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
+WHAT_TO_SEND = (
+    'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
+    ' as the form field "file", repeated for several; or a picture as it is, as image/jpeg'
+)
+TOO_LARGE = f"A picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB"
 
 
 def requested_deadline() -> Deadline:
-    """The moment by which the current request is to be answered; 400 for a bad Request-Timeout."""
+    """Return the current request's deadline. Answers 400 for a bad Request-Timeout."""
     most: float = current_app.config["REQUEST_TIMEOUT"]
     try:
         seconds = float(request.headers.get("Request-Timeout", most))
@@ -30,36 +35,23 @@ def requested_deadline() -> Deadline:
     return Deadline.after(min(seconds, most))
 
 
+def stages() -> dict[str, float]:
+    """Return the seconds that each stage of the current request took so far."""
+    return request.environ.setdefault("gateway.stages", {})
+
+
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Note in `g.stages` how many seconds a stage of the current request takes."""
-    begun = time.perf_counter()
+    """Add the seconds that the block takes to a stage of the current request."""
+    begun, seconds = time.perf_counter(), stages()
     try:
         yield
     finally:
-        g.setdefault("stages", {})[name] = time.perf_counter() - begun
-
-
-MAX_PICTURES = 32  # of a request
-MAX_REQUEST = 2 * MAX_BYTES  # all its pictures together
-MAX_FETCHES = 8  # at once, for one request
-FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
-WHAT_TO_SEND = (
-    'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
-    ' as the form field "file", repeated for several; or a picture as it is, as image/jpeg'
-)
-TOO_LARGE = f"A picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB"
-
-
-class Files(NamedTuple):
-    """The picture files that a request brings, or whose addresses it names."""
-
-    data: list[bytes]
-    several: bool  # whether it asks for a list, be it of one
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begun
 
 
 @contextmanager
-def blaming(index: int | None) -> Iterator[None]:
+def tag_index(index: int | None) -> Iterator[None]:
     """Note in an ImageError which of several pictures it is about."""
     try:
         yield
@@ -68,46 +60,64 @@ def blaming(index: int | None) -> Iterator[None]:
         raise
 
 
-def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
-    """Download pictures side by side, as many bytes as a request may have, else 413.
+def map_pictures(function: Callable, pictures: Iterable, *, several: bool) -> list:
+    """Return `function` of each picture; note in an ImageError which of several it is about."""
+    results = []
+    for index, picture in enumerate(pictures):
+        with tag_index(index if several else None):
+            results.append(function(picture))
+    return results
 
-    Raises ImageError for the first that cannot be used.
+
+class ByteBudget:
+    """Count the bytes that the downloads of one request read, all together."""
+
+    def __init__(self, most: int) -> None:
+        """Allow `most` bytes."""
+        self._left, self._lock = most, threading.Lock()
+
+    def spend(self, number: int) -> None:
+        """Count `number` bytes. Answers 413 when all are spent."""
+        with self._lock:
+            self._left -= number
+        if self._left < 0:
+            abort(413, TOO_LARGE)
+
+
+def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
+    """Download pictures side by side; answer 413 as soon as they have more than MAX_REQUEST bytes.
+
+    Raises ImageError as soon as one of the pictures cannot be used.
     """
     allowed = current_app.config["ALLOWED_ORIGINS"]
-    total = 0
+    budget = ByteBudget(MAX_REQUEST)
 
-    def fetch_one(url: str) -> bytes:
-        nonlocal total
+    def fetch_one(url: str, index: int | None = None) -> bytes:
+        budget.spend(0)  # begin no download when there is nothing left
         timeout = deadline.within(FETCH_SECONDS).remaining()
-        try:
-            data = fetch(url, allowed_origins=allowed, timeout=timeout)
-        except ImageError:
-            deadline.remaining()  # where the request's time is up, that is what to say
-            raise
-        total += len(data)
-        if total > MAX_REQUEST:  # before the rest is fetched, and kept
-            abort(413, TOO_LARGE)
-        return data
+        with tag_index(index):
+            try:
+                return fetch(url, allowed_origins=allowed, timeout=timeout, count=budget.spend)
+            except ImageError:
+                deadline.remaining()  # if the request's time is up, answer that instead
+                raise
 
     if len(urls) == 1:
         return [fetch_one(urls[0])]
     pool = ThreadPoolExecutor(min(len(urls), MAX_FETCHES))
     try:
-        downloads = [pool.submit(fetch_one, url) for url in urls]
-        files = []
-        for index, download in enumerate(downloads):
-            with blaming(index):
-                files.append(download.result())
-        return files
+        downloads = [pool.submit(fetch_one, url, index) for index, url in enumerate(urls)]
+        wait(downloads, return_when=FIRST_EXCEPTION)
+        return [download.result() for download in downloads if download.done()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def requested_addresses() -> tuple[list[str], bool]:
-    """The addresses in the current request's JSON, and whether it asks for a list."""
+def requested_urls() -> tuple[list[str], bool]:
+    """Return the URLs in the current request's JSON, and whether it asks for a list."""
     try:
         body = request.get_json(silent=True)
-    except RecursionError:  # brackets in brackets, a thousand deep
+    except RecursionError:  # thousands of nested brackets
         body = None
     match body:
         case {"url": str(url), **rest} if not rest:
@@ -119,7 +129,10 @@ def requested_addresses() -> tuple[list[str], bool]:
 
 
 def uploaded_files() -> list[bytes]:
-    """The files in the form that is the current request's body; 400 if none, or too many."""
+    """Return the files in the current request's form. Answers 400 if there are none or too many.
+
+    Flask's own parser searches each byte of a file for line ends, and writes larger files to disk.
+    """
     boundary = request.mimetype_params.get("boundary", "")
     try:
         form = MultipartParser(request.stream, boundary, spool_limit=inf, memory_limit=inf)
@@ -131,20 +144,24 @@ def uploaded_files() -> list[bytes]:
     return [upload.file.getvalue() for upload in uploads]  # upload.raw would be a copy
 
 
-def requested_files(deadline: Deadline) -> Files:
-    """The current request's picture files; 400, 413 or 415 where it has none that can be read."""
+def requested_files(deadline: Deadline) -> tuple[list[bytes], bool]:
+    """Return the current request's picture files, and whether it asks for a list.
+
+    Answers 400, 413 or 415 if there are none, they are too large, or the body cannot be read.
+    """
+    several = False
     if request.is_json:
-        urls, several = requested_addresses()
+        urls, several = requested_urls()
         with stage("fetch"):
-            files = Files(fetch_all(urls, deadline), several)
+            files = fetch_all(urls, deadline)
     elif request.mimetype == "multipart/form-data":
-        uploads = uploaded_files()
-        files = Files(uploads, len(uploads) > 1)
+        files = uploaded_files()
+        several = len(files) > 1
     elif request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
-        files = Files([request.get_data()], several=False)
+        files = [request.get_data()]
     else:
         abort(415, WHAT_TO_SEND)
-    sizes = [len(data) for data in files.data]
+    sizes = [len(data) for data in files]
     if max(sizes) > MAX_BYTES or sum(sizes) > MAX_REQUEST:
         abort(413, TOO_LARGE)
-    return files
+    return files, several

@@ -1,117 +1,131 @@
-"""Say what went wrong, in the form of RFC 9457: in words for people, under names for programs.
-
-Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
-"""
+"""Answer errors in the form of RFC 9457: a type for programs, a sentence for people."""
 
 import logging
-from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
-from flask import Blueprint, Response, current_app, json
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, current_app, json, request
+from werkzeug.exceptions import (
+    BadRequest,
+    ClientDisconnected,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
-from gateway.deadline import DeadlineError
-from gateway.fetch import BlockedError
-from gateway.images import BusyError, ImageError
-from gateway.model_client import ModelMismatchError
+from gateway.errors import BlockedError, BusyError, DeadlineError, ImageError, ModelMismatchError
 
 log = logging.getLogger(__name__)
-blueprint = Blueprint("problems", __name__)
 
 
-KINDS = {  # name: status, title
-    "bad-request": (400, "This is not a request that the service takes"),
-    "bad-picture": (400, "This is not a picture that can be used"),
-    "blocked-address": (400, "This is not an address that is fetched"),
-    "slow-request": (408, "This request did not arrive in time"),
-    "too-large": (413, "This is too large"),
-    "unknown-content-type": (415, "This is not a type of content that is read"),
-    "model-failed": (502, "The model could not handle the request"),
-    "busy": (503, "There is too much to do at the moment"),
-    "model-unavailable": (503, "The model is not available now"),
-    "out-of-time": (504, "The time for this request is up"),
+class Kind(NamedTuple):
+    """Describe one kind of error for clients, logs and metrics."""
+
+    raised: type[Exception]  # an error is of the first kind that fits it
+    status: int
+    client_can_fix: bool
+    retry_after: int | None  # seconds
+    title: str
+
+
+KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and metrics is NAME
+    "blocked-address": Kind(
+        BlockedError, 400, True, None, "This is not an address that is fetched"
+    ),
+    "bad-picture": Kind(ImageError, 400, True, None, "This is not a picture that can be used"),
+    "slow-request": Kind(
+        ClientDisconnected, 408, True, None, "This request did not arrive in time"
+    ),
+    "too-large": Kind(RequestEntityTooLarge, 413, True, None, "This is too large"),
+    "unknown-content-type": Kind(
+        UnsupportedMediaType, 415, True, None, "This is not a type of content that is read"
+    ),
+    "bad-request": Kind(
+        BadRequest, 400, True, None, "This is not a request that the service takes"
+    ),
+    "busy": Kind(BusyError, 503, False, 1, "There is too much to do at the moment"),
+    "out-of-time": Kind(DeadlineError, 504, False, None, "The time for this request is up"),
+    "model-unavailable": Kind(grpc.RpcError, 503, False, 1, "The model is not available now"),
+    "model-failed": Kind(
+        ModelMismatchError, 502, False, None, "The model could not handle the request"
+    ),
+}
+DETAILS = {  # where the exception's own message is not for the client
+    "slow-request": "the request did not arrive in time: send it faster, or send less",
+    "busy": "the gateway has too much to do: try again in a moment",
+    "out-of-time": "there was no answer in time: try again, or allow more time",
+    "model-unavailable": "the model is not available now: try again in a moment",
+    "model-failed": "the model could not handle the request",
 }
 
 
-class Problem(Response):
-    """An RFC 9457 answer of one of the KINDS; a 503 names the seconds after which to try again."""
-
-    def __init__(self, kind: str, detail: str, **members: Any) -> None:
-        """`detail` tells a person what was wrong and what to do; `members` are for programs."""
-        status, title = KINDS[kind]
-        body = {"type": f"/docs#{kind}", "title": title, "status": status, "detail": detail}
-        headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-        super().__init__(
-            json.dumps(body | members), status, headers, mimetype="application/problem+json"
-        )
-        self.kind = kind
+def kind_of(error: Exception) -> str:
+    """Return the name in KINDS for an exception that one of them describes."""
+    if isinstance(error, grpc.RpcError):
+        return failed_call(error, was_ready=current_app.extensions["model"].was_ready)
+    return next(name for name, kind in KINDS.items() if isinstance(error, kind.raised))
 
 
-@blueprint.app_errorhandler(ImageError)
-def bad_picture(error: ImageError) -> Problem:
-    """400: whoever sent the picture, or its address, can mend it."""
-    kind = "blocked-address" if isinstance(error, BlockedError) else "bad-picture"
-    members = {} if error.index is None else {"index": error.index}
-    return Problem(kind, str(error), **members)
+def failed_call(error: grpc.RpcError, *, was_ready: bool) -> str:
+    """Return the name in KINDS for a failed call of the model.
 
-
-@blueprint.app_errorhandler(BusyError)
-def busy(_: BusyError) -> Problem:
-    """503: nothing is wrong but the moment."""
-    return Problem("busy", "too many pictures at once: try again in a moment")
-
-
-TOO_SLOW = ("out-of-time", "the model did not answer in time: try again")
-NOT_NOW = ("model-unavailable", "the model is not available now: try again in a moment")
-UNABLE = ("model-failed", "the model could not handle the request")
-
-
-def meaning(error: grpc.RpcError, *, was_ready: bool) -> tuple[str, str]:
-    """Kind and detail for a failed call; `was_ready`: whether the model was ever there."""
+    `was_ready` says whether the model was ever there: a model not found may be loading still.
+    """
     match error.code():
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TOO_SLOW
-        case grpc.StatusCode.UNAVAILABLE:  # nobody there, or its queue is full
-            return NOT_NOW
-        case grpc.StatusCode.NOT_FOUND:  # still loading, or gone
-            return UNABLE if was_ready else NOT_NOW
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # a message too large, or too long in the queue
-            return UNABLE if "message larger than max" in (error.details() or "") else NOT_NOW
+            return "out-of-time"
+        case grpc.StatusCode.UNAVAILABLE:  # no server, or its queue is full
+            return "model-unavailable"
+        case grpc.StatusCode.NOT_FOUND if not was_ready:
+            return "model-unavailable"
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # too long in the queue, or too large a message
+            too_large = "message larger than max" in (error.details() or "")
+            return "model-failed" if too_large else "model-unavailable"
         case _:
-            return UNABLE
+            return "model-failed"
 
 
-@blueprint.app_errorhandler(grpc.RpcError)
-def model_trouble(error: grpc.RpcError) -> Problem:
-    """502 to 504, by what the model server, or the lack of one, said."""
-    log.error("model: %s: %s", error.code().name, error.details())
-    return Problem(*meaning(error, was_ready=current_app.extensions["model"].was_ready))
+class Problem(Response):
+    """Answer with an RFC 9457 problem of one of the KINDS."""
+
+    def __init__(self, name: str, detail: str = "", **members: Any) -> None:
+        """Take a name in KINDS and, for a kind without DETAILS, a sentence; add `members`."""
+        kind = KINDS[name]
+        body = {
+            "type": f"/docs#{name}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": DETAILS.get(name, detail),
+        }
+        headers = {"Retry-After": str(kind.retry_after)} if kind.retry_after else None
+        super().__init__(
+            json.dumps(body | members), kind.status, headers, mimetype="application/problem+json"
+        )
 
 
-@blueprint.app_errorhandler(DeadlineError)
-def out_of_time(error: DeadlineError) -> Problem:
-    """504: the caller's time, or the most that the gateway gives, is over."""
-    return Problem("out-of-time", f"{error}: try again, or allow more")
+def answer_error(error: Exception) -> Problem:
+    """Return the problem for an exception of KINDS, and note its name for logs and metrics."""
+    name = request.environ["gateway.reason"] = kind_of(error)
+    if isinstance(error, grpc.RpcError):  # the details are for the operator
+        log.error("model: %s: %s", error.code().name, error.details())
+    elif isinstance(error, ModelMismatchError):
+        log.error("model: %s", error)
+    detail = error.description if isinstance(error, HTTPException) else str(error)
+    index = getattr(error, "index", None)
+    return Problem(name, detail or "", **({} if index is None else {"index": index}))
 
 
-@blueprint.app_errorhandler(ModelMismatchError)
-def wrong_model(error: ModelMismatchError) -> Problem:
-    """502: the model that answers is not the one in the contract."""
-    log.error("model: %s", error)
-    return Problem("model-failed", "the gateway and its model do not fit together")
-
-
-STATUSES = {400: "bad-request", 413: "too-large", 415: "unknown-content-type"}
-
-
-@blueprint.app_errorhandler(HTTPException)
-def http_error(error: HTTPException) -> Response:
-    """Whatever Flask refuses, and what nobody foresaw, in the same form."""
-    if error.code in STATUSES:
-        return Problem(STATUSES[error.code], error.description or "")
-    response = error.get_response()  # with its headers: a 405 says which methods there are
+def answer_http_error(error: HTTPException) -> Response:
+    """Return what else Flask refuses, and unexpected errors, in the same form."""
+    response = error.get_response()  # with its headers: a 405 says which methods are allowed
     body = {"type": "about:blank", "title": error.name, "status": error.code}
     response.data = json.dumps(body | {"detail": error.description or ""})
     response.mimetype = "application/problem+json"
     return response
+
+
+def register(app: Flask) -> None:
+    """Let `app` answer every kind of error as a problem."""
+    app.register_error_handler(HTTPException, answer_http_error)
+    for kind in KINDS.values():
+        app.register_error_handler(kind.raised, answer_error)

@@ -67,12 +67,14 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
         self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
         self.delay = delay  # seconds that a prediction takes
+        self.metadata_delay = 0.0  # seconds that a description takes
         self.lock = threading.Lock()
         self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
         self.metadata: dict[str, str] = {}  # that came with the last call
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
+        time.sleep(self.metadata_delay)
         self.metadata = dict(context.invocation_metadata())
         described = get_model_metadata_pb2.SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)

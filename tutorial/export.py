@@ -1,9 +1,8 @@
-"""Turn the notebooks' cells marked `#| export` into the modules of the gateway.
+"""Turn the notebooks' cells marked `#| export` into the gateway's core modules.
 
-A notebook that exports says so once with `#| default_exp NAME`, nbdev's directive; its cells
-whose first line is `#| export` become gateway/NAME.py, in the notebook's order, and those with
-`#| export OTHER` become gateway/OTHER.py. The sentence behind `>` at the notebook's top becomes the
-docstring of NAME; that of OTHER is the last such sentence before its first cell.
+A notebook that exports says so once with `#| default_exp NAME`, nbdev's directive. Its cells whose
+first line is `#| export` become gateway/NAME.py, in the notebook's order. The sentence after `>` at
+the notebook's top becomes the module's docstring.
 
     python -m tutorial.export            write the modules
     python -m tutorial.export --check    compare only; exit 1 and show the difference
@@ -20,65 +19,55 @@ from pathlib import Path
 
 from tutorial import TutorialError
 
-MENDING = "change the notebook, then run `make export`"
+FIX = "change the notebook, then run `make export`"
 DEFAULT_EXP = re.compile(r"^#\| default_exp (\w+)\s*$", re.MULTILINE)
-EXPORT = re.compile(r"\A#\| export(?:[ \t]+(\w+))?[ \t]*\n")
+EXPORT = re.compile(r"\A#\| export[ \t]*\n")
 SUMMARY = re.compile(r"^> (.+)$", re.MULTILINE)
 ORIGIN = re.compile(r"^Exported from (notebooks/\S+\.ipynb):", re.MULTILINE)
 
 
-def read_cells(notebook: Path, kind: str) -> list[tuple[int, str]]:
-    """The (position from 1, source) of the notebook's cells of one kind, `code` or `markdown`."""
+def read_cells(notebook: Path) -> list[tuple[str, str]]:
+    """Return the notebook's cells as (kind, source); the kind is `code` or `markdown`."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return [
-        (position, "".join(cell["source"]))
-        for position, cell in enumerate(cells, start=1)
-        if cell["cell_type"] == kind
-    ]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
 
 
-def render(notebook: Path) -> dict[str, str]:
-    """The modules that a notebook exports, name to text; none for a notebook without directives.
+def render(notebook: Path) -> tuple[str, str] | None:
+    """Return the name and the text of the module that a notebook exports, or None.
 
-    Raises TutorialError, with notebook and cell, for a cell that cannot stand in a module.
+    Raises TutorialError, with notebook and cell, for a cell that cannot be exported.
     """
-    code = read_cells(notebook, "code")
+    cells = read_cells(notebook)
+    code = [(number, source) for number, (kind, source) in enumerate(cells, 1) if kind == "code"]
     names = [name for _, source in code for name in DEFAULT_EXP.findall(source)]
-    exported = [(n, match, source) for n, source in code if (match := EXPORT.match(source))]
+    exported = [(number, source) for number, source in code if EXPORT.match(source)]
     if not names and not exported:
-        return {}
+        return None
     if len(names) != 1:
         raise TutorialError(f"{notebook.name}: wants one `#| default_exp NAME`, has {len(names)}")
-    cells: dict[str, list[tuple[int, str]]] = {names[0]: []}
-    for position, match, source in exported:
-        cells.setdefault(match[1] or names[0], []).append((position, source[match.end() :]))
-    return {
-        name: _module(notebook, name, parts, own=name == names[0]) for name, parts in cells.items()
-    }
+    for number, source in exported:
+        check_python(notebook, number, source)
+    summary = next((SUMMARY.search(s) for kind, s in cells if kind == "markdown"), None)
+    if not summary:
+        raise TutorialError(f"{notebook.name}: the first cell has no `> sentence` for a docstring")
+    docstring = f'"""{summary[1]}\n\nExported from notebooks/{notebook.name}: {FIX}.\n"""'
+    parts = [docstring, *(EXPORT.sub("", source) for _, source in exported)]
+    return names[0], format_module("\n\n\n".join(parts))
 
 
-def _module(notebook: Path, name: str, cells: list[tuple[int, str]], *, own: bool) -> str:
-    """The text of one module, the notebook's own or another, of cells as (position, source)."""
-    for position, source in cells:
-        try:
-            ast.parse(source)
-        except SyntaxError as error:  # magics and shell escapes end here too
-            raise TutorialError(
-                f"{notebook.name}, cell {position}, line {error.lineno}: "
-                f"cannot be exported, it is not plain Python: {(error.text or '').strip()}"
-            ) from None
-    first = cells[0][0] if cells else float("inf")
-    above = [source for position, source in read_cells(notebook, "markdown") if position < first]
-    summaries = SUMMARY.findall("\n".join(above))
-    if not summaries:
-        raise TutorialError(f"{notebook.name}: no `> sentence` above {name} for its docstring")
-    summary = summaries[0 if own else -1]
-    docstring = f'"""{summary}\n\nExported from notebooks/{notebook.name}: {MENDING}.\n"""'
-    return _format("\n\n\n".join([docstring, *(source for _, source in cells)]))
+def check_python(notebook: Path, number: int, source: str) -> None:
+    """Raise TutorialError if a cell is not plain Python: magics and shell commands are not."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        raise TutorialError(
+            f"{notebook.name}, cell {number}, line {error.lineno}: "
+            f"cannot be exported, it is not plain Python: {(error.text or '').strip()}"
+        ) from None
 
 
-def _format(text: str) -> str:
-    """The text as `ruff format` writes it, imports sorted."""
+def format_module(text: str) -> str:
+    """Return the text as `ruff format` writes it, with sorted imports."""
     for command in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
         text = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--stdin-filename", "gateway/module.py", "-"],
@@ -91,23 +80,20 @@ def _format(text: str) -> str:
 
 
 def compare(root: Path) -> dict[Path, tuple[str, str | None]]:
-    """What differs between notebooks and modules: module path -> (text there, text wanted).
+    """Return what differs: module path -> (text there, text wanted).
 
-    An empty first text stands for a missing module; None in second place for an orphan, a module
-    whose notebook is gone or exports it no more.
+    The first text is empty for a missing module. The second is None for a module that says that a
+    notebook exports it, although none does.
     """
     wanted: dict[Path, str] = {}
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
-        for name, text in render(notebook).items():
-            path = root / "gateway" / f"{name}.py"
+        if module := render(notebook):
+            path = root / "gateway" / f"{module[0]}.py"
             if path in wanted:
                 raise TutorialError(f"{notebook.name}: another notebook exports {path.name} too")
-            wanted[path] = text
-    there = {
-        path: path.read_text(encoding="utf-8")
-        for path in sorted((root / "gateway").glob("*.py"))
-        if path in wanted or ORIGIN.search(path.read_text(encoding="utf-8"))
-    }
+            wanted[path] = module[1]
+    texts = {path: path.read_text(encoding="utf-8") for path in (root / "gateway").glob("*.py")}
+    there = {path: text for path, text in texts.items() if path in wanted or ORIGIN.search(text)}
     return {
         path: (there.get(path, ""), wanted.get(path))
         for path in sorted(wanted.keys() | there.keys())
@@ -116,13 +102,13 @@ def compare(root: Path) -> dict[Path, tuple[str, str | None]]:
 
 
 def describe(path: Path, there: str, wanted: str | None) -> str:
-    """The difference of one module as a person reads it, with the command that mends it."""
+    """Return the difference of one module, and the command that fixes it."""
     if wanted is None:
-        return f"{path.name} says that a notebook exports it, but none does: {MENDING}"
+        return f"{path.name} says that a notebook exports it, but none does: {FIX}"
     lines = difflib.unified_diff(
         there.splitlines(), wanted.splitlines(), f"gateway/{path.name}", "notebook", lineterm=""
     )
-    return "\n".join([*lines, f"gateway/{path.name} is not what its notebook exports: {MENDING}"])
+    return "\n".join([*lines, f"gateway/{path.name} is not what its notebook exports: {FIX}"])
 
 
 def main() -> None:

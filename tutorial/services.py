@@ -18,6 +18,12 @@ from tutorial.processes import Server, free_port, free_ports, port_open, start_s
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
+# The gateway's, as in Dockerfile.gateway: glibc returns large pictures' memory to the system.
+MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
+}
 
 # Packages and image move together: the lock pins the package, and the image has its version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
@@ -101,6 +107,7 @@ def start_gateway(
         log=BUILD / "logs" / f"{name}.log",
         env={
             "PYTHONPATH": os.fspath(STUBS),
+            **MALLOC,
             **{f"GATEWAY_{key.upper()}": str(value) for key, value in settings.items()},
         },
     )

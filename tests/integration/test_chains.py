@@ -14,14 +14,16 @@ import requests
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-import grpc
 import keras
 import tensorflow as tf
 import tf_keras
 
+from gateway.channel import LazyChannel
 from gateway.contract import Contract
-from gateway.images import decode, resize, scale
-from gateway.model_client import ModelClient, ModelMismatchError, predict
+from gateway.errors import ModelMismatchError
+from gateway.images import decode, open_picture, resize
+from gateway.model_client import ModelClient, call_predict, describe, predict
+from gateway.preprocessing import scale
 from tutorial import TutorialError, services
 from tutorial.notebooks import execute
 from tutorial.processes import free_port
@@ -144,26 +146,26 @@ def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
         services.start_gateway(
             gateway_port, model_port=model_port, contract=folder / "contract.json"
         ),
-        grpc.insecure_channel(f"127.0.0.1:{model_port}") as channel,
     ):
-        client = ModelClient(f"127.0.0.1:{model_port}", contract)
-        signature = client.signature(timeout=20)
+        channel = LazyChannel(f"127.0.0.1:{model_port}")
+        client = ModelClient(channel, contract)
+        signature = describe(client, timeout=20)[-1]
         assert (signature.input_name, signature.output_name) == case.names
 
-        image = decode(picture.read_bytes())
+        image = decode(open_picture(picture.read_bytes()))
         pixels = resize(image, signature.input_size)
         array = scale(pixels, contract.preprocessing)
         from_keras = np.asarray(case.original(array))
         saved = tf.saved_model.load(folder / "1").signatures[contract.signature_name]
         from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
-        from_grpc = predict(channel, contract, signature, array, timeout=20).scores
-        unscaled = ModelClient(f"127.0.0.1:{model_port}", contract, signature_name="serving_uint8")
+        from_grpc = call_predict(client, signature, array, timeout=20).scores
+        unscaled = ModelClient(channel, contract, signature_name="serving_uint8")
         if case.takes_bytes:
-            from_bytes = unscaled.predict(pixels, timeout=20).scores
+            from_bytes = predict(unscaled, pixels, timeout=20).scores
             np.testing.assert_allclose(from_bytes, from_keras, rtol=1e-5, atol=1e-5)
         else:
             with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
-                unscaled.signature(timeout=20)
+                describe(unscaled, timeout=20)
         with picture.open("rb") as file:
             answer = requests.post(
                 f"http://127.0.0.1:{gateway_port}/predict", files={"file": file}, timeout=20

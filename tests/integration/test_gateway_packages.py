@@ -21,7 +21,8 @@ def test_gateway_imports_no_other_package():
         and module not in ("gateway", "tensorflow", "tensorflow_serving")  # these are the stubs
     ]
     assert "keras" in unlisted and "flask" not in unlisted  # or the test shows nothing
-    modules = [f"gateway.{path.stem}" for path in Path(ROOT, "gateway").glob("[a-z]*.py")]
+    files = [path.relative_to(ROOT) for path in Path(ROOT, "gateway").rglob("[a-z]*.py")]
+    modules = [".".join(file.with_suffix("").parts) for file in files]
     modules = [name for name in modules if name != "gateway.gunicorn.conf"]
     code = (
         "import importlib, sys; sys.modules.update(dict.fromkeys(sys.argv[1].split(',')));"

@@ -86,7 +86,8 @@ def test_it_serves_within_a_second(contract_file):
 
 def test_the_process_never_loads_tensorflow(root):
     code = (
-        "import sys, gateway.service; print(sorted(m for m in sys.modules if 'tensorflow.py' in m))"
+        "import sys, gateway.operations.service;"
+        " print(sorted(m for m in sys.modules if 'tensorflow.py' in m))"
     )
     environment = os.environ | {"PYTHONPATH": os.fspath(services.STUBS)}
     said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from gateway.channel import LazyChannel
 from gateway.contract import Contract
-from gateway.model_client import ModelClient
+from gateway.model_client import ModelClient, predict
 from tests import dns_server
 from tests.fake_model import FakeModel
 from tutorial.processes import free_port, wait_until
@@ -77,7 +78,7 @@ class Load:
     def _run(self):
         while not self._over.wait(0.01):
             try:
-                self._client.predict(IMAGE, timeout=3)
+                predict(self._client, IMAGE, timeout=3)
             except grpc.RpcError as error:
                 self.failures.append(error.code())
 
@@ -96,7 +97,7 @@ def namespace(contract_file, age):
             return pods[-1]
 
         target = f"dns://127.0.0.1:{dns}/model.clothing.svc:{port}"
-        yield names, start, ModelClient(target, Contract.read(contract_file))
+        yield names, start, ModelClient(LazyChannel(target), Contract.read(contract_file))
 
 
 def shares(pods, seconds):

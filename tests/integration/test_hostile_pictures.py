@@ -1,4 +1,4 @@
-"""The deployed gateway among strangers: large and damaged pictures, servers that never end."""
+"""The deployed gateway and untrusted input: large and damaged pictures, servers that never end."""
 
 import io
 import re
@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.integration.test_gateway_process import processes_of
 from tutorial import services
+from tutorial.hostile import dripping, scan_bomb, tcp_server
 from tutorial.processes import free_port
-from tutorial.strangers import dripping, scan_bomb, tcp_server
 
 AT_ONCE = 8
 

@@ -124,7 +124,7 @@ def test_twice_its_capacity_costs_no_goodput(start):
     assert {status for _, _, status in result.answers} == {200, 503}
     assert good >= 0.9 * peak
     assert slow < 0.05
-    assert gateway.metric('gateway_rejected_total{reason="overload"}') == len(refused)
+    assert gateway.metric('gateway_rejected_total{reason="busy"}') == len(refused)
 
 
 def test_an_upload_that_is_refused_gets_its_answer(start):
@@ -176,7 +176,7 @@ def test_slow_clients_are_let_go_in_time(start, begin):
     if begin is slow_body:
         assert {answer[:12] for _, answer in ends} == {b"HTTP/1.1 408"}
         wait_until(
-            lambda: gateway.metric('gateway_rejected_total{reason="slow_caller"}') == EIGHT,
+            lambda: gateway.metric('gateway_rejected_total{reason="slow-request"}') == EIGHT,
             timeout=5,
             what="all eight to be counted",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.build_stubs import ROOTS, build, needed_files, unpack
+from tutorial.build_stubs import ROOTS, build, needed_files, unpack
 
 PACKAGES = Path(sysconfig.get_path("purelib"))
 
@@ -56,7 +56,7 @@ def test_what_is_missing_is_named_on_the_command_line(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "gateway.build_stubs",
+        "tutorial.build_stubs",
         tmp_path / "stubs",
         "--wheels",
         tmp_path,

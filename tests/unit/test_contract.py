@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from gateway.contract import Contract, ContractError
+from gateway.contract import Contract
+from gateway.errors import ContractError
 from tests.fake_model import CONTRACT, LABELS
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.deadline import Deadline, DeadlineError
+from gateway.deadline import Deadline
+from gateway.errors import DeadlineError
 
 
 def test_what_remains_is_what_was_given_less_what_passed():

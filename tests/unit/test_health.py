@@ -1,7 +1,6 @@
-"""gateway/health: alive, ready and draining are different things, and cheap to ask for."""
+"""gateway/operations/health: alive, ready and draining are different things."""
 
 import http.client
-import json
 import socket
 import struct
 import time
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from gateway.health import Admin, Readiness, serve
+from gateway.operations.health import Readiness, create_admin, serve
 
 
 class Check:
@@ -29,7 +28,9 @@ class Check:
 def clock(monkeypatch):
     """A function that lets seconds pass for the gateway."""
     passed = [1000.0]
-    monkeypatch.setattr("gateway.health.time", SimpleNamespace(monotonic=lambda: passed[0]))
+    monkeypatch.setattr(
+        "gateway.operations.health.time", SimpleNamespace(monotonic=lambda: passed[0])
+    )
     return lambda seconds: passed.append(passed.pop() + seconds)
 
 
@@ -41,7 +42,7 @@ def ready(readiness) -> bool:
     return True
 
 
-def test_an_answer_counts_for_two_seconds(clock):
+def test_confirm_asks_again_after_two_seconds(clock):
     check = Check()
     readiness = Readiness(check)
     assert [ready(readiness) for _ in range(10)] == [True] * 10
@@ -51,7 +52,7 @@ def test_an_answer_counts_for_two_seconds(clock):
     assert check.asked == 2
 
 
-def test_three_failures_in_a_row_make_it_unready_and_one_success_ready_again(clock):
+def test_confirm_raises_after_three_failures_in_a_row(clock):
     check = Check()
     readiness = Readiness(check)
     seen = []
@@ -62,7 +63,7 @@ def test_three_failures_in_a_row_make_it_unready_and_one_success_ready_again(clo
     assert seen == [True, True, True, True, True, True, False, False, True]
 
 
-def test_it_is_not_ready_before_the_first_success(clock):
+def test_confirm_raises_before_the_first_success(clock):
     check = Check()
     check.passing = False
     readiness = Readiness(check)
@@ -72,7 +73,7 @@ def test_it_is_not_ready_before_the_first_success(clock):
     assert ready(readiness)
 
 
-def test_many_who_ask_at_once_ask_the_model_once():
+def test_confirm_asks_once_for_many_threads():
     check = Check()
     readiness = Readiness(lambda: (time.sleep(0.1), check()))
     with ThreadPoolExecutor(8) as threads:
@@ -86,37 +87,36 @@ def admin():
     registry = CollectorRegistry()
     Counter("seen", "For the test", registry=registry).inc()
     check, state = Check(), SimpleNamespace(draining=False)
-    return Admin(Readiness(check), registry, lambda: state.draining), check, state
+    return create_admin(Readiness(check), registry, lambda: state.draining), check, state
 
 
-def state_at(admin: Admin, path: str) -> tuple[int, str]:
-    status, kind, body = admin.answer(path)
-    assert kind == "application/json"
-    return status, json.loads(body)["status"]
+def state_at(admin, path: str) -> tuple[int, str]:
+    answer = admin.test_client().get(path)
+    return answer.status_code, answer.json["status"]
 
 
-def test_alive_and_ready_are_two_things(admin):
+def test_readyz_fails_with_the_check_and_livez_does_not(admin):
     answers, check, _ = admin
     check.passing = False
     assert state_at(answers, "/livez") == (200, "alive")
     assert state_at(answers, "/readyz") == (503, "not ready: told to fail")
 
 
-def test_told_to_end_it_is_alive_and_not_ready(admin):
+def test_readyz_fails_while_shutting_down(admin):
     answers, _, state = admin
     assert state_at(answers, "/readyz?verbose") == (200, "ready")
     state.draining = True
     assert state_at(answers, "/livez") == (200, "alive")
-    assert state_at(answers, "/readyz") == (503, "not ready: told to end")
+    assert state_at(answers, "/readyz") == (503, "not ready: shutting down")
 
 
-def test_other_paths_say_what_there_is(admin):
+def test_other_paths_are_told_which_there_are(admin):
     status, state = state_at(admin[0], "/predict")
     assert status == 404
     assert "/metrics" in state
 
 
-def test_it_answers_over_http_beside_clients_who_say_nothing(admin):
+def test_serve_answers_beside_silent_clients(admin):
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     server = serve(admin[0], listener)
@@ -134,7 +134,7 @@ def test_it_answers_over_http_beside_clients_who_say_nothing(admin):
         one.close()
 
 
-def test_probers_that_hang_up_early_are_nothing_to_report(admin, capsys):
+def test_serve_logs_nothing_about_probes(admin, capsys):
     listener = socket.create_server(("127.0.0.1", 0))
     server = serve(admin[0], listener)
     for _ in range(8):

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gateway.settings import Settings
+from gateway.operations.settings import Settings
 from tutorial import TutorialError, kubernetes, services
 from tutorial.kubernetes import K8S, find
 

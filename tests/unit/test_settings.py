@@ -1,4 +1,4 @@
-"""gateway/settings: what is wrong is said before the start, and the README is right."""
+"""gateway/operations/settings: what is wrong is said before the start, and the README is right."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gateway.settings import Settings, SettingsError, table
+from gateway.operations.settings import Settings, SettingsError, table
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_what_is_not_set_has_a_default(environment, contract_file):
 def test_text_becomes_numbers(environment):
     more = {"GATEWAY_THREADS": "6", "GATEWAY_MODEL_TIMEOUT": "2.5", "GATEWAY_LOG_LEVEL": "DEBUG"}
     settings = Settings.from_environment(environment | more)
-    assert (settings.threads, settings.model_timeout, settings.log_level) == (6, 2.5, "debug")
+    assert (settings.threads, settings.model_timeout, settings.log_level) == (6, 2.5, "DEBUG")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_wrong_value_is_named_with_what_is_wanted(environment, name, good, bad
 
 
 def test_an_unknown_name_is_refused_with_the_one_that_was_meant(environment):
-    with pytest.raises(SettingsError, match="did you mean GATEWAY_THREADS"):
+    with pytest.raises(SettingsError, match=r"did you mean GATEWAY_THREADS\?"):
         Settings.from_environment(environment | {"GATEWAY_THREAD": "8"})
     with pytest.raises(SettingsError, match="LOG_LEVEL"):
         Settings.from_environment(environment | {"GATEWAY_XYZ": "8"})
@@ -71,7 +71,7 @@ def test_what_a_cluster_sets_beside_a_service_named_gateway_is_left_alone(enviro
 
 
 def test_the_readme_has_the_table_of_the_code(root):
-    assert table() in (root / "README.md").read_text(), "python -m gateway.settings prints it"
+    assert table() in (root / "README.md").read_text(), "gateway.operations.settings prints it"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ protobuf. This step follows their imports from the two services down, and writes
 of their own with empty packages around them. With that folder first on PYTHONPATH the same import
 takes a fraction of a second.
 
-    python -m gateway.build_stubs build/stubs                     from the installed packages
-    python -m gateway.build_stubs build/stubs --wheels downloads  from wheels, installed nowhere
+    python -m tutorial.build_stubs build/stubs                     from the installed packages
+    python -m tutorial.build_stubs build/stubs --wheels downloads  from wheels, installed nowhere
 """
 
 import argparse

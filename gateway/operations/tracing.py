@@ -1,17 +1,14 @@
-"""Hand a request's id on to the model, and its trace to a collector where one is named.
-
-Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
-"""
+"""Pass a request's id on to the model, and send traces to a collector if one is named."""
 
 from collections.abc import Mapping
 
 from flask import Flask, request
 
-from gateway.logs import request_id
+from gateway.operations.logs import request_id
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """What goes with a call of the model: the id of the request at hand, where there is one."""
+    """Return what to send beside a call of the model: the current request's id, if it has one."""
     current = request_id.get()
     return (("x-request-id", current),) if current else ()
 
@@ -20,16 +17,16 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's variables name a collector, and do not switch it off."""
+    """Return whether OpenTelemetry's variables name a collector, and do not disable tracing."""
     return environment.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(
         environment.get(name) for name in ENDPOINTS
     )
 
 
 def start(app: Flask) -> None:
-    """Trace the app's requests and its calls of the model from now on; after any fork.
+    """Trace the app's requests and its calls of the model. Call it after any fork.
 
-    Where to send traces, and under which name, OpenTelemetry reads from its own variables.
+    OpenTelemetry's own variables say where to send traces, and under which name.
     """
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

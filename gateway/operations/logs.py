@@ -1,7 +1,4 @@
-"""Logs that programs can read: one JSON object a line, with the id of the request it belongs to.
-
-Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
-"""
+"""Write logs that programs can read: one JSON object a line, with the id of its request."""
 
 import json
 import logging
@@ -12,20 +9,20 @@ import uuid
 from contextvars import ContextVar
 from typing import Any
 
-SANE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the request at hand
+SAFE_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the current request
 
 
 def choose_id(proposed: str | None) -> str:
-    """The id that came with a request, where it is a sane one; else a new one."""
-    return proposed if proposed and SANE_ID.fullmatch(proposed) else uuid.uuid4().hex
+    """Return the id that came with a request if it is safe to log, else a new one."""
+    return proposed if proposed and SAFE_ID.fullmatch(proposed) else uuid.uuid4().hex
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; what a call gave as `extra={"fields": {…}}` is part of it."""
+    """Format a record as one line of JSON, with what the call gave as `extra={"fields": {…}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time (UTC), level, logger, message, and whatever else there is."""
+        """Return time (UTC), level, logger, message, and the other fields."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{moment}.{int(record.msecs):03}Z",
@@ -42,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configuration(level: str) -> dict[str, Any]:
-    """For logging.config.dictConfig: all that is logged goes to stderr, gunicorn's lines too."""
+    """Return the dictConfig that sends all logs to stderr, gunicorn's too."""
     style = "plain" if sys.stderr.isatty() else "json"
     return {
         "version": 1,
@@ -53,5 +50,5 @@ def configuration(level: str) -> dict[str, Any]:
         },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": style}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"gunicorn.error": {"propagate": True}},  # gunicorn says no itself
+        "loggers": {"gunicorn.error": {"propagate": True}},  # gunicorn switches it off
     }

@@ -1,9 +1,5 @@
-"""What Prometheus collects of a gateway.
+"""Define the metrics that Prometheus collects from a gateway."""
 
-Exported from notebooks/05b-keep-it-standing.ipynb: change the notebook, then run `make export`.
-"""
-
-import grpc
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,19 +9,14 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gateway.deadline import DeadlineError
-from gateway.fetch import BlockedError
-from gateway.images import BusyError, ImageError
-from gateway.model_client import ModelMismatchError
-
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8)  # seconds
 
 
 class Metrics:
-    """The counters, gauges and histograms of one gateway, in a registry of their own."""
+    """Hold the metrics of one gateway, in their own registry."""
 
     def __init__(self) -> None:
-        """Begin at zero."""
+        """Start at zero."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -50,25 +41,3 @@ class Metrics:
         self.rejected = Counter(
             "gateway_rejected", "Requests without the answer wanted", ("reason",), registry=registry
         )
-
-
-REASONS = (  # the first that fits
-    (BlockedError, "blocked_address"),
-    (ImageError, "bad_picture"),
-    (BusyError, "busy_decoding"),
-    (DeadlineError, "out_of_time"),
-    (ModelMismatchError, "model_mismatch"),
-)
-MODEL_REASONS = {
-    grpc.StatusCode.UNAVAILABLE: "model_unavailable",
-    grpc.StatusCode.NOT_FOUND: "model_unavailable",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "model_busy",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "model_too_slow",
-}
-
-
-def reason(error: Exception) -> str | None:
-    """The label for an exception with which a request ended; None for what is no rejection."""
-    if isinstance(error, grpc.RpcError):
-        return MODEL_REASONS.get(error.code(), "model_error")
-    return next((name for kind, name in REASONS if isinstance(error, kind)), None)

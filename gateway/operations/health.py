@@ -1,0 +1,100 @@
+"""Answer /livez, /readyz and /metrics on their own port, in their own threads."""
+
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from flask import Flask, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+
+class Readiness:
+    """Remember for MAX_AGE seconds whether a check passes. Threads can share it."""
+
+    MAX_AGE = 2.0  # seconds
+    FAILURES = 3  # in a row that make a ready gateway unready
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        """Take a function that raises if something is wrong; it is not called yet."""
+        self._check, self._lock = check, threading.Lock()
+        self._checked = -math.inf
+        self._failures = self.FAILURES  # not ready before the first check has passed
+        self._error: Exception | None = None
+
+    def confirm(self) -> None:
+        """Return if ready; otherwise raise what the last check raised."""
+        with self._lock:
+            if time.monotonic() - self._checked > self.MAX_AGE:
+                self._run_check()
+            if self._failures >= self.FAILURES and self._error:
+                raise self._error.with_traceback(None)
+
+    def _run_check(self) -> None:
+        try:
+            self._check()
+        except Exception as error:  # any error means: not ready
+            self._error, self._failures = error, self._failures + 1
+        else:
+            self._error, self._failures = None, 0
+        self._checked = time.monotonic()
+
+
+def create_admin(
+    readiness: Readiness, registry: CollectorRegistry, draining: Callable[[], bool]
+) -> Flask:
+    """Return the app for operators; `draining` says whether the gateway is shutting down."""
+    admin = Flask("gateway.admin", static_folder=None)
+
+    @admin.get("/livez")
+    def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @admin.get("/readyz")
+    def readyz() -> tuple[dict[str, str], int]:
+        if draining():
+            return {"status": "not ready: shutting down"}, 503
+        try:
+            readiness.confirm()
+        except Exception as error:
+            return {"status": f"not ready: {in_words(error)}"}, 503
+        return {"status": "ready"}, 200
+
+    @admin.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    @admin.errorhandler(404)
+    def not_found(_: Exception) -> tuple[dict[str, str], int]:
+        return {"status": "here are /livez, /readyz and /metrics"}, 404
+
+    return admin
+
+
+def in_words(error: Exception) -> str:
+    """Return one line about an error; of gRPC's errors, the status code."""
+    code = getattr(error, "code", None)
+    return code().name if callable(code) else str(error) or type(error).__name__
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Wait at most 5 seconds for a request, and log nothing: probes come all the time."""
+
+    timeout = 5
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_: object) -> None:
+        """Log nothing."""
+
+
+def serve(admin: Flask, listener: socket.socket) -> BaseWSGIServer:
+    """Answer on a listening socket, in threads that end with the process."""
+    host, port = listener.getsockname()[:2]
+    server = make_server(
+        host, port, admin, threaded=True, request_handler=QuietHandler, fd=listener.fileno()
+    )
+    threading.Thread(target=server.serve_forever, name="admin", daemon=True).start()
+    return server

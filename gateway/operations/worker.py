@@ -1,0 +1,48 @@
+"""Run requests in gunicorn's threads, and disconnect clients that are too slow."""
+
+import socket
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+
+class Worker(ThreadWorker):
+    """Serve as gunicorn's threaded worker, with a time limit for each request."""
+
+    patience = 8.0  # seconds for a request to arrive and to be handled
+
+    def init_process(self) -> None:
+        """Start without connections."""
+        self._overdue: dict[TConn, float] = {}  # the moment on time.monotonic's clock
+        super().init_process()
+
+    def handle(self, conn: TConn) -> object:
+        """Read a request and answer it, in a thread."""
+        self._overdue[conn] = time.monotonic() + self.patience
+        try:
+            return super().handle(conn)
+        finally:
+            del self._overdue[conn]
+
+    def notify(self) -> None:
+        """Stop reading from overdue clients; the main loop calls this every second."""
+        super().notify()
+        now = time.monotonic()
+        for conn, moment in list(self._overdue.items()):
+            if now > moment:
+                with suppress(OSError):  # it has just closed
+                    conn.sock.shutdown(socket.SHUT_RD)
+
+    def finish_request(self, conn: TConn, fs: Future) -> None:
+        """Keep a connection or close it, in the main loop.
+
+        Closing waits for the client, so a thread does that: the main loop goes on.
+        """
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self.nr_conns -= 1
+            self.tpool.submit(partial(conn.close, graceful=True))

@@ -1,0 +1,175 @@
+"""gateway/app: from a request's pictures to the answer, within its time."""
+
+import io
+import json
+import time
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow.core.framework import types_pb2
+
+from gateway.app import create_app, rank
+from gateway.contract import Contract
+from gateway.deadline import Deadline
+from gateway.decode_slots import SLOTS
+from tests.app_client import files, problem_in
+from tests.fake_model import CONTRACT, FakeModel, serve, signature
+from tests.pictures import png
+
+
+@pytest.fixture
+def gateway(fake_model, contract_file):
+    """A test client of a gateway in front of the fake model."""
+    return create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
+
+
+def test_predict_returns_scores_in_the_models_order(gateway):
+    answer = gateway.post("/predict", **files(png("lime")))
+    assert answer.status_code == 200
+    assert list(answer.json.items()) == [("red", 0.0), ("green", 255.0), ("blue", 0.0)]
+
+
+def test_predict_asks_the_model_once_for_several_pictures(gateway, fake_model):
+    answer = gateway.post("/predict", **files(png("lime"), png("blue"), png("red")))
+    assert [max(scores, key=scores.get) for scores in answer.json] == ["green", "blue", "red"]
+    [request] = fake_model[0].requests
+    assert request.inputs["photo"].tensor_shape.dim[0].size == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "green"),
+    [("", types_pb2.DT_UINT8, 255), ("serving_default", types_pb2.DT_FLOAT, 1)],
+)
+def test_predict_calls_the_signature_in_the_settings(fake_model, contract_file, name, dtype, green):
+    contract_file.write_text(json.dumps(CONTRACT | {"preprocessing": "xception"}))
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_SIGNATURE=name
+    ).test_client()
+    assert gateway.post("/predict", **files(png("lime"))).json["green"] == green
+    assert fake_model[0].requests[0].inputs["photo"].dtype == dtype
+
+
+@pytest.mark.parametrize(("setting", "version", "label"), [("7", 7, ""), ("canary", 0, "canary")])
+def test_classify_asks_for_the_version_in_the_settings(
+    fake_model, contract_file, setting, version, label
+):
+    gateway = create_app(
+        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_VERSION=setting
+    ).test_client()
+    answer = gateway.post("/classify", **files(png("red"))).json
+    assert answer["model"]["version"] == (version or 1)
+    spec = fake_model[0].requests[0].model_spec
+    assert (spec.version.value, spec.version_label) == (version, label)
+
+
+def test_classify_ranks_labels_and_names_the_model_and_the_seconds(gateway):
+    answer = gateway.post("/classify", **files(png("lime"))).json
+    assert answer["predictions"] == [
+        {"label": "green", "score": 255.0, "probability": pytest.approx(1)},
+        {"label": "red", "score": 0.0, "probability": pytest.approx(0)},
+        {"label": "blue", "score": 0.0, "probability": pytest.approx(0)},
+    ]
+    assert answer["model"] == {"name": "fake", "version": 1}
+    assert answer["seconds"].keys() == {"decode", "model"}  # nothing was fetched
+    assert all(0 < seconds < 5 for seconds in answer["seconds"].values())
+    several = gateway.post("/classify", **files(png("red"), png("blue"))).json
+    best = [result["predictions"][0]["label"] for result in several["results"]]
+    assert best == ["red", "blue"]
+
+
+def test_rank_leaves_probabilities_as_they_are(contract_file):
+    contract = Contract("fake", "serving_default", "none", ("a", "b"), "probabilities")
+    rows = rank(np.array([0.25, 0.75], np.float32), contract)
+    assert [(row["label"], row["probability"]) for row in rows] == [("b", 0.75), ("a", 0.25)]
+
+
+def test_rank_takes_large_logits():
+    contract = Contract("fake", "serving_default", "none", ("a", "b", "c"), "logits")
+    rows = rank(np.array([1e4, 1e4, -1e4], np.float32), contract)
+    assert [row["probability"] for row in rows] == [0.5, 0.5, 0.0]
+
+
+def test_predict_refuses_a_bad_picture_before_it_asks_the_model(gateway, fake_model):
+    fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
+    assert "not a whole picture" in problem_in(
+        gateway.post("/predict", **files(b"not a picture")), "bad-picture"
+    )
+
+
+def test_predict_names_the_bad_picture_among_several(gateway, fake_model):
+    file = io.BytesIO()
+    Image.new("RGB", (99, 99)).save(file, "JPEG")
+    half = file.getvalue()[:-20]  # which shows only when it is decoded
+    for pictures, index in (([png("red"), b"none", half], 1), ([png("red"), png("red"), half], 2)):
+        answer = gateway.post("/predict", **files(*pictures))
+        problem_in(answer, "bad-picture")
+        assert answer.json["index"] == index
+    assert "index" not in gateway.post("/predict", **files(half)).json
+    assert not fake_model[0].requests
+
+
+def test_predict_answers_502_for_a_model_that_does_not_fit_the_labels(gateway, fake_model):
+    fake_model[0].definition = signature(outputs={"kinds": (-1, 4)})
+    problem_in(gateway.post("/predict", **files(png("red"))), "model-failed")
+
+
+def post_within(app, seconds: float, **options) -> tuple:
+    """Return an answer, and the seconds that it took; the request allows `seconds`."""
+    begun = time.monotonic()
+    header = {"Request-Timeout": str(seconds)}
+    answer = app.test_client().post("/predict", headers=header, **options, **files(png("red")))
+    return answer, time.monotonic() - begun
+
+
+def test_predict_gives_the_model_the_callers_time(contract_file):
+    app = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file)
+    answer, seconds = post_within(app, 0.4)
+    problem_in(answer, "out-of-time")
+    assert 0.3 < seconds < 1
+
+
+def test_predict_gives_no_more_time_than_the_gateways_own(contract_file):
+    app = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file, REQUEST_TIMEOUT=0.3)
+    answer, seconds = post_within(app, "inf")
+    problem_in(answer, "out-of-time")
+    assert seconds < 1
+
+
+def test_predict_asks_no_model_when_the_time_is_up(gateway, fake_model):
+    problem_in(post_within(gateway.application, 1e-9)[0], "out-of-time")
+    assert not fake_model[0].requests
+
+
+def test_predict_gives_the_models_time_out_once(contract_file):
+    """The first request asks for metadata too: both calls share MODEL_TIMEOUT."""
+    model = FakeModel(delay=0.8)
+    model.metadata_delay = 0.8
+    with serve(model) as address:
+        app = create_app(MODEL_ADDRESS=address, CONTRACT=contract_file, MODEL_TIMEOUT=1.0)
+        answer, seconds = post_within(app, 8)
+        problem_in(answer, "out-of-time")
+        assert seconds < 1.3
+        assert post_within(app, 8)[0].status_code == 200  # now its metadata is known
+
+
+def test_predict_waits_for_a_decode_slot_until_the_deadline_only(gateway):
+    with SLOTS.take(2, Deadline.after(5)):
+        answer, seconds = post_within(gateway.application, 0.3)
+    problem_in(answer, "out-of-time")
+    assert 0.2 < seconds < 1
+
+
+def test_index_shows_the_model_and_runs_nothing_foreign(gateway):
+    page = gateway.get("/")
+    assert "fake" in page.text
+    assert "logits" in page.text
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert "Content-Security-Policy" not in gateway.post("/predict").headers
+
+
+def test_create_app_allows_no_origins_unless_told(contract_file):
+    assert create_app(CONTRACT=contract_file).config["ALLOWED_ORIGINS"] == frozenset()
+    with pytest.raises(ValueError, match="not an origin"):
+        create_app(CONTRACT=contract_file, ALLOWED_ORIGINS="http://127.0.0.1:8081")

@@ -1,0 +1,144 @@
+"""gateway/channel: what failing servers and wires cost."""
+
+import threading
+import time
+from contextlib import ExitStack
+
+import grpc
+import numpy as np
+import pytest
+
+from gateway.channel import CHANNEL_OPTIONS, LazyChannel
+from gateway.contract import Contract
+from gateway.deadline import Deadline
+from gateway.model_client import ModelClient, describe, predict
+from tests.fake_model import FakeModel, serve
+from tests.tcp_proxy import TcpProxy
+from tutorial.processes import free_port
+
+PICTURES = np.zeros((2, 4, 6, 3), np.uint8)
+PHOTO = np.zeros((1, 299, 299, 3), np.uint8)  # 1 MB as float32: four times gRPC's retry buffer
+
+
+@pytest.fixture
+def start(contract_file):
+    """A function that makes a client for an address."""
+    contract = Contract.read(contract_file)
+    return lambda address: ModelClient(LazyChannel(address), contract)
+
+
+@pytest.mark.parametrize(
+    "form", ["localhost:{}", "dns:///localhost:{}", "ipv4:///127.0.0.1:{}", "127.0.0.1:{}"]
+)
+def test_an_address_may_have_several_forms(fake_model, start, form):
+    port = fake_model[1].rpartition(":")[2]
+    describe(start(form.format(port)), timeout=5)
+
+
+def test_threads_share_one_channel():
+    channel = LazyChannel("no such host")
+    assert channel._channel is None  # nothing is opened before its first use
+    assert channel() is channel()
+
+
+def test_a_model_that_comes_back_is_found(start):
+    port, model = free_port(), FakeModel()
+    client = start(f"127.0.0.1:{port}")
+    with serve(model, port):
+        predict(client, PICTURES, timeout=5)
+    with ExitStack() as stack:
+        # Four retries alone would be over after 1.5 s.
+        revival = threading.Timer(2, lambda: stack.enter_context(serve(model, port)))
+        revival.start()
+        predict(client, PICTURES, timeout=5)
+        revival.join()
+
+
+@pytest.mark.parametrize(("refusals", "answered"), [(1, True), (4, True), (5, False)])
+def test_a_refused_photo_is_tried_again_four_times(start, refusals, answered):
+    model = FakeModel(side=299)
+    model.takes_bytes = False
+    with serve(model) as address:
+        client = start(address)
+        describe(client, timeout=5)
+        model.refusals = refusals
+        if answered:
+            predict(client, PHOTO, timeout=5)
+        else:
+            with pytest.raises(grpc.RpcError) as error:
+                predict(client, PHOTO, timeout=5)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert len(model.requests) == answered
+    assert model.refusals == 0
+
+
+def test_calls_are_spread_over_all_replicas(start):
+    models = [FakeModel() for _ in range(3)]
+    with ExitStack() as stack:
+        addresses = [stack.enter_context(serve(model)) for model in models]
+        client = start(f"ipv4:///{','.join(addresses)}")
+        predict(client, PICTURES, timeout=5)
+        deadline = Deadline.after(5)
+        while not all(model.requests for model in models):  # connecting takes its time
+            predict(client, PICTURES, timeout=deadline.remaining())
+        before = [len(model.requests) for model in models]
+        for _ in range(30):
+            predict(client, PICTURES, timeout=5)
+        shares = [len(m.requests) - n for m, n in zip(models, before, strict=True)]
+    assert shares == [10, 10, 10]
+
+
+@pytest.fixture
+def wired(start):
+    """A model of photos behind a wire, and a client that has used it: (wire, client)."""
+    with serve(FakeModel(side=299)) as address, TcpProxy(int(address.split(":")[1])) as wire:
+        client = start(wire.address)
+        predict(client, PHOTO, timeout=5)
+        yield wire, client
+
+
+def test_a_connection_cut_during_a_call_costs_no_answer(wired):
+    wire, client = wired
+    wire.delay = 0.2
+    threading.Timer(0.1, wire.cut).start()
+    begun = time.monotonic()
+    predict(client, PHOTO, timeout=5)
+    assert time.monotonic() - begun > 0.25  # it was not over before the cut
+
+
+def test_a_slow_wire_costs_time_only(wired):
+    wire, client = wired
+    wire.delay = 0.2
+    predict(client, PHOTO, timeout=5)
+    with pytest.raises(grpc.RpcError) as error:
+        predict(client, PHOTO, timeout=0.1)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_silent_server_is_left_after_the_timeout_and_found_again(wired):
+    wire, client = wired
+    wire.black_hole()
+    begun = time.monotonic()
+    with pytest.raises(grpc.RpcError) as error:
+        predict(client, PHOTO, timeout=0.5)
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - begun < 1
+    wire.mend()
+    predict(client, PHOTO, timeout=5)
+
+
+def test_keepalive_gives_up_a_silent_connection(start, monkeypatch):
+    """With keepalive at a tenth of its times, and a timeout far beyond: pings found it out.
+
+    The pictures are small: large ones fill the socket, which the system notices without any ping.
+    """
+    for option, value in CHANNEL_OPTIONS.items():
+        if "keepalive" in option or "ping" in option:
+            monkeypatch.setitem(CHANNEL_OPTIONS, option, value // 10)
+    with serve(FakeModel()) as address, TcpProxy(int(address.split(":")[1])) as wire:
+        client = start(wire.address)
+        predict(client, PICTURES, timeout=5)
+        wire.black_hole()
+        begun = time.monotonic()
+        predict(client, PICTURES, timeout=30)
+        assert 0.2 < time.monotonic() - begun < 3

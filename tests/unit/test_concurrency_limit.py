@@ -1,0 +1,46 @@
+"""gateway/operations/concurrency_limit: more than the limit is refused at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flask import Flask
+
+from gateway.errors import BusyError
+from gateway.operations.concurrency_limit import ConcurrencyLimit
+
+
+def test_requests_over_the_limit_are_refused_until_an_answer_has_ended():
+    app = Flask(__name__, static_folder=Path(__file__).parent, static_url_path="/static")
+    hold, entered = threading.Event(), threading.Semaphore(0)
+    limit = ConcurrencyLimit(app, most=2)
+
+    @app.errorhandler(BusyError)
+    def busy(_):
+        return "", 503
+
+    @app.get("/")
+    def held():
+        entered.release()
+        hold.wait(5)
+        return "done"
+
+    def ask(buffered=True):
+        return app.test_client().get("/", buffered=buffered)
+
+    with ThreadPoolExecutor() as clients:
+        answers = [clients.submit(ask) for _ in range(2)]
+        assert entered.acquire(timeout=5) and entered.acquire(timeout=5)
+        assert limit.in_flight == 2
+        assert ask().status_code == 503
+        assert limit.in_flight == 2  # a refused request was never in flight
+        hold.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+    assert limit.in_flight == 0
+    file = app.test_client().get("/static/test_deadline.py", buffered=True)
+    assert file.status_code == 200
+    assert limit.in_flight == 0
+    unread = ask(buffered=False)
+    assert limit.in_flight == 1  # the client has not read its answer yet
+    unread.close()
+    assert limit.in_flight == 0

@@ -1,0 +1,229 @@
+"""gateway/incoming: which requests are read, and what the others are told."""
+
+import io
+import socket
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from werkzeug.test import EnvironBuilder
+
+from gateway.app import create_app
+from gateway.errors import MAX_BYTES
+from gateway.incoming import uploaded_files
+from tests.app_client import files, problem_in
+from tests.pictures import png
+from tutorial.hostile import dripping, tcp_server
+
+
+@pytest.fixture
+def gateway(fake_model, contract_file):
+    return create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
+
+
+@pytest.fixture
+def start(fake_model, contract_file):
+    """A function that makes a gateway's test client that may fetch from one more origin."""
+
+    def start(origin: str):
+        return create_app(
+            MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=origin
+        ).test_client()
+
+    return start
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/octet-stream"])
+def test_a_picture_as_the_body_is_read(gateway, kind):
+    answer = gateway.post("/predict", data=png("blue"), content_type=kind)
+    assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+# URLs
+
+
+def test_urls_are_fetched_side_by_side_and_stay_in_order(start, fake_model, picture_server):
+    folder, address = picture_server
+    colours = ["red", "lime", "blue"] * 10 + ["red", "lime"]
+    for colour in set(colours):
+        (folder / f"{colour}.png").write_bytes(png(colour))
+    gateway = start(f"{address}/")
+    urls = [f"{address}/{colour}.png" for colour in colours]
+    answer = gateway.post("/predict", json={"urls": urls})
+    seen = [max(scores, key=scores.get) for scores in answer.json]
+    assert seen == [colour.replace("lime", "green") for colour in colours]
+    assert len(fake_model[0].requests) == 1
+    assert len(gateway.post("/predict", json={"urls": urls[:1]}).json) == 1  # a list of one
+    assert gateway.post("/predict", json={"url": urls[2]}).json["blue"] == 255
+
+    urls[5] = f"{address}/missing.png"
+    answer = gateway.post("/predict", json={"urls": urls})
+    assert "404" in problem_in(answer, "bad-picture")
+    assert answer.json["index"] == 5
+
+
+def test_no_more_is_fetched_than_a_request_may_have(gateway, monkeypatch):
+    fetched = []
+
+    def fetch(url, *, count, **_):
+        fetched.append(url)
+        count(MAX_BYTES // 2)
+        return bytes(MAX_BYTES // 2)
+
+    monkeypatch.setattr("gateway.incoming.fetch", fetch)
+    answer = gateway.post("/predict", json={"urls": ["https://example.com/"] * 32})
+    assert "20 MB" in problem_in(answer, "too-large")
+    assert len(fetched) < 32
+
+
+def test_downloads_end_as_soon_as_they_have_too_many_bytes(start):
+    """Each of eight files is small enough, and none of them ever ends."""
+
+    head = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MAX_BYTES // 2)
+    with tcp_server(dripping(head, every=0.2, times=30)) as port:
+        address = f"http://127.0.0.1:{port}/"
+        begun = time.monotonic()
+        answer = start(address).post("/predict", json={"urls": [address] * 8})
+    assert "20 MB" in problem_in(answer, "too-large")
+    assert time.monotonic() - begun < 3
+
+
+def test_every_blocked_address_gets_the_same_answer(gateway, picture_server):
+    bodies = {
+        problem_in(gateway.post("/predict", json={"url": url}), "blocked-address")
+        for url in (
+            f"{picture_server[1]}/blue.png",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://localhost/",
+            "file:///etc/passwd",
+            "http://user:password@8.8.8.8/",
+            "nonsense",
+        )
+    }
+    [body] = bodies
+    assert "public internet" in body
+
+
+def test_a_slow_origin_uses_up_the_callers_time(start):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        begun = time.monotonic()
+        answer = start(url).post("/predict", headers={"Request-Timeout": "0.4"}, json={"url": url})
+        problem_in(answer, "out-of-time")
+        assert 0.3 < time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"json": {}},
+        {"json": []},
+        {"json": {"url": 7}},
+        {"json": {"url": None}},
+        {"json": {"url": "https://example.com/", "urls": ["https://example.com/"]}},
+        {"json": {"url": "https://example.com/", "size": 7}},
+        {"json": {"urls": []}},
+        {"json": {"urls": ["https://example.com/"] * 33}},
+        {"json": {"urls": ["https://example.com/", 7]}},
+        {"json": {"urls": "https://example.com/"}},
+        {"data": b'{"url": "x"', "content_type": "application/json"},
+        {"data": b"[" * 100_000, "content_type": "application/json"},
+        {"data": {"picture": "no file"}, "content_type": "multipart/form-data"},
+    ],
+)
+def test_a_body_without_a_picture_is_told_what_to_send(gateway, body):
+    detail = problem_in(gateway.post("/predict", **body), "bad-request")
+    assert 'form field "file"' in detail
+
+
+@pytest.mark.parametrize("header", ["", "soon", "0", "-1", "nan", "5s"])
+def test_a_bad_timeout_is_told_what_it_should_be(gateway, header):
+    answer = gateway.post("/predict", headers={"Request-Timeout": header}, **files(png()))
+    assert "as in 2.5" in problem_in(answer, "bad-request")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_another_content_type_is_told_which_are_read(gateway, kind):
+    answer = gateway.post("/classify", data=b'{"url": "https://x/"}', content_type=kind)
+    assert "as JSON" in problem_in(answer, "unknown-content-type")
+
+
+# Forms
+
+HEAD = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+END = b"\r\n--X--\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no form", id="without boundaries"),
+        pytest.param(b"--X--\r\n", id="without parts"),
+        pytest.param(HEAD + png("red"), id="cut off in a part"),
+        pytest.param(HEAD[:30], id="cut off in a header"),
+        pytest.param(HEAD.replace(b'; filename="a.png"', b"") + png("red") + END, id="a field"),
+        pytest.param(HEAD.replace(b"form-data", b"attachment") + png("red") + END, id="no form"),
+        pytest.param(b"--X\r\n\r\n" + png("red") + END, id="without headers"),
+        pytest.param(HEAD.replace(b"a.png", b"\xff.png") + png("red") + END, id="no UTF-8"),
+        pytest.param(HEAD[:-2] + b"A: b\r\n" * 99 + b"\r\n" + png("red") + END, id="99 headers"),
+        pytest.param((HEAD + png("red") + b"\r\n") * 33 + END[2:], id="33 files"),
+        pytest.param((HEAD + b"\r\n") * 5000 + END[2:], id="5000 files"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_told_what_to_send(gateway, body):
+    answer = gateway.post("/predict", data=body, content_type="multipart/form-data; boundary=X")
+    assert 'form field "file"' in problem_in(answer, "bad-request")
+
+
+@pytest.mark.parametrize(
+    ("boundary", "status"),
+    [("; boundary=X", 200), ("", 400), ("; boundary=", 400), ('; boundary="\u00e4"', 400)],
+)
+def test_a_form_is_read_by_its_boundary(gateway, boundary, status):
+    kind = f"multipart/form-data{boundary}"
+    answer = gateway.post("/predict", data=HEAD + png("red") + END, content_type=kind)
+    assert answer.status_code == status
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([HEAD, END, HEAD[:-2], b"--X", b"\r\n", b":"]) | st.binary()))
+def test_any_form_is_the_clients_to_fix(gateway, pieces):
+    answer = gateway.post(
+        "/predict", data=b"".join(pieces), content_type="multipart/form-data; boundary=X"
+    )
+    assert answer.status_code == 400
+
+
+def test_a_large_file_in_a_form_arrives_whole(gateway):
+    noise = np.random.default_rng(2).integers(0, 256, (600, 600, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    assert len(file.getvalue()) > 1_000_000
+    plain = gateway.post("/predict", data=file.getvalue(), content_type="image/png")
+    assert plain.status_code == 200
+    assert gateway.post("/predict", **files(file.getvalue())).json == plain.json
+
+
+def test_a_form_is_kept_in_memory_once(gateway):
+    uploads = [(io.BytesIO(bytes(MAX_BYTES - 1)), "a.png"), (io.BytesIO(bytes(MAX_BYTES)), "b.png")]
+    environ = EnvironBuilder("/predict", method="POST", data={"file": uploads}).get_environ()
+    with gateway.application.request_context(environ):
+        tracemalloc.start()
+        try:
+            found = uploaded_files()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert [len(data) for data in found] == [MAX_BYTES - 1, MAX_BYTES]
+    assert peak < 1.3 * 2 * MAX_BYTES
+
+
+@pytest.mark.parametrize("sizes", [[MAX_BYTES + 1], [MAX_BYTES] * 3], ids=["a file", "a request"])
+def test_too_many_bytes_are_refused(gateway, sizes):
+    answer = gateway.post("/predict", **files(*map(bytes, sizes)))
+    problem_in(answer, "too-large")

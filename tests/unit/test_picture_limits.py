@@ -1,0 +1,141 @@
+"""gateway/picture_limits: what is refused, before it costs memory or time."""
+
+import io
+import random
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.errors import MAX_BYTES, MAX_PIXELS, ImageError
+from gateway.images import decode, open_picture, resize
+from gateway.picture_limits import count_scans
+from tutorial.hostile import scan_bomb
+
+
+def picture(mode: str, size: tuple[int, int]) -> Image.Image:
+    """A picture of noise, the same each time, in any mode."""
+    width, height = size
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """The picture as a file's bytes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def read(data: bytes) -> Image.Image:
+    """The picture in a file, decoded."""
+    return decode(open_picture(data))
+
+
+def chunk(kind: bytes, body: bytes = b"") -> bytes:
+    """A piece of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "known kind"),
+        (b"<!doctype html>", "known kind"),
+        (encoded(Image.new("RGB", (9, 9)), "TIFF"), "known kind"),
+        (encoded(picture("RGB", (90, 90)), "JPEG")[:-900], "whole picture"),
+        (encoded(picture("RGB", (90, 90)), "PNG")[:-900], "whole picture"),
+        (encoded(picture("RGB", (90, 90)), "WEBP")[:-900], "whole picture"),
+        (encoded(picture("RGB", (90, 90)), "BMP")[:-900], "whole picture"),
+        (encoded(picture("P", (90, 90)), "GIF")[:-900], "whole picture"),
+        (bytes(MAX_BYTES + 1), "larger than 10 MB"),
+        (encoded(Image.new("1", (5001, 5000))), "5001 x 5000 pixels: send at most 25 million"),
+        (encoded(Image.new("1", (12_001, 1))), "12001 x 1 pixels: .* 12000 a side"),
+        (encoded(Image.new("L", (4000, 3800)), "WEBP"), "at most 15 million"),
+        (encoded(Image.new("1", (14_000, 13_000))), "too many pixels"),
+        (scan_bomb((64, 64), 51), "51 layers"),
+        (scan_bomb((4000, 4000), 40), "40 layers"),
+    ],
+    ids=[
+        *("empty", "html", "tiff", "half a jpeg", "half a png", "half a webp", "half a bmp"),
+        *("half a gif", "bytes", "pixels", "side", "webp pixels", "Pillow's own limit"),
+        *("scans", "scans for its size"),
+    ],
+)
+def test_open_and_decode_refuse_what_is_no_picture_or_too_large(data, words):
+    with pytest.raises(ImageError, match=words):
+        read(data)
+
+
+def test_decode_reads_what_is_within_the_limits():
+    assert read(encoded(Image.new("1", (5000, 5000)))).size == (5000, 5000)
+    assert read(encoded(Image.new("1", (12_000, 1)))).size == (12_000, 1)
+    assert read(scan_bomb((64, 64), 50)).size == (64, 64)
+    assert read(encoded(picture("RGB", (300, 200)), "JPEG", progressive=True)).size == (300, 200)
+
+
+def test_count_scans_looks_where_a_decoder_looks():
+    plain = encoded(picture("RGB", (99, 99)), "JPEG")
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(plain)) + plain
+    for data, scans in (
+        (plain, 1),
+        (encoded(picture("RGB", (99, 99)), "JPEG", progressive=True), 10),
+        (encoded(picture("RGB", (99, 99)), "JPEG", restart_marker_blocks=1), 1),
+        (plain[:2] + thumbnail + plain[2:], 1),
+        (plain + b"\xff\xda" * 99, 1),  # behind the end: a phone's film, perhaps
+        (scan_bomb((9, 9), 70), 70),
+        (scan_bomb((9, 9), 70).replace(b"\xff\xda", b"\xff\xff\xff\xda"), 70),  # filled up
+        (b"\xff\xd8\xff", 0),
+        (b"\xff\xd8\xff\xda", 1),
+    ):
+        assert count_scans(data) == scans
+
+
+def in_pieces(kind: str) -> bytes:
+    """A picture file of 10 MB, most of it empty pieces."""
+    plain = encoded(picture("P" if kind == "GIF" else "RGB", (9, 9)), kind.split()[0])
+    place, piece = {
+        "JPEG of comments": (2, b"\xff\xfe\0\2"),
+        "JPEG of filling": (2, b"\xff"),
+        "PNG of chunks": (33, chunk(b"teST")),
+        "PNG of data": (33, chunk(b"IDAT")),
+        "GIF of comments": (13, b"\x21\xfe\1a\0"),
+        "GIF of nothing": (13, b"\0"),
+        "JPEG of comments behind its first scan": (-2, b"\xff\xfe\0\2"),
+    }[kind]
+    if kind.startswith("GIF"):
+        place = 13 + 3 * 2 ** ((plain[10] & 7) + 1)  # behind the palette
+    return plain[:place] + piece * ((MAX_BYTES - len(plain)) // len(piece)) + plain[place:]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("JPEG of comments", "JPEG of filling", "PNG of chunks", "PNG of data"),
+        *("GIF of comments", "GIF of nothing", "JPEG of comments behind its first scan"),
+    ],
+)
+def test_a_million_pieces_are_refused_soon(kind):
+    data, begun = in_pieces(kind), time.process_time()
+    with pytest.raises(ImageError, match="too many pieces"):
+        read(data)
+    assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize("kind", MAX_PIXELS)
+def test_a_damaged_file_is_a_picture_or_an_image_error(kind):
+    chance = random.Random(kind)
+    whole = encoded(picture("RGB", (40, 30)), kind)
+    errors = 0
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 8)):
+            data[chance.randrange(min(len(data), 400))] = chance.randrange(256)
+        try:
+            resize(read(bytes(data[: chance.randint(20, 2 * len(data))])), (8, 8))
+        except ImageError:
+            errors += 1
+    assert errors > 100

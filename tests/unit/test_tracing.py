@@ -1,0 +1,40 @@
+"""gateway/operations/tracing: only who names a collector pays for tracing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.operations.logs import request_id
+from gateway.operations.tracing import metadata, wanted
+
+ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "answer"),
+    [
+        ({}, False),
+        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        (ENDPOINT | {"OTEL_SDK_DISABLED": "True"}, False),
+    ],
+)
+def test_wanted_if_a_collector_is_named(environment, answer):
+    assert wanted(environment) == answer
+
+
+def test_metadata_is_the_current_requests_id():
+    token = request_id.set("order-17")
+    assert metadata() == (("x-request-id", "order-17"),)
+    request_id.reset(token)
+    assert metadata() == ()
+
+
+def test_opentelemetry_is_not_loaded_without_a_collector(root):
+    code = (
+        "import sys, gateway.operations.service;"
+        " print([m for m in sys.modules if 'opentelemetry' in m])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) == "[]\n"

@@ -1,0 +1,99 @@
+"""gateway/operations/worker: gunicorn's bookkeeping stays right, and slow clients are cut off."""
+
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from gateway.operations.worker import Worker
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """A worker that listens to nothing and serves nothing."""
+    config = Config()
+    config.set("threads", 2)
+    worker = Worker(1, 1, [], SimpleNamespace(), 30, config, SimpleNamespace(debug=print))
+    monkeypatch.setattr("gunicorn.workers.base.Worker.init_process", lambda self: None)
+    monkeypatch.setattr(ThreadWorker, "notify", lambda self: None)
+    worker.init_process()
+    yield worker
+    worker.tpool.shutdown()
+    worker.poller.close()
+    worker.method_queue.close()
+    worker.tmp.close()
+
+
+@pytest.fixture
+def connection(worker):
+    """A connection as the worker holds it, and the client's end."""
+    ours, theirs = socket.socketpair()
+    worker.nr_conns = 1
+    yield TConn(worker.cfg, ours, ("127.0.0.1", 1), ("127.0.0.1", 2)), theirs
+    ours.close()
+    theirs.close()
+
+
+def finished(outcome: object) -> Future:
+    future = Future()
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
+    return future
+
+
+def test_a_finished_connection_is_counted_once_and_closed(worker, connection):
+    conn, client = connection
+    client.settimeout(5)
+    worker.finish_request(conn, finished(False))
+    assert worker.nr_conns == 0
+    assert client.recv(1) == b""
+
+
+def test_closing_a_connection_does_not_hold_the_main_loop(worker, connection, monkeypatch):
+    conn, _ = connection
+    closing = threading.Event()
+    monkeypatch.setattr(conn, "close", lambda graceful: closing.wait(5))
+    begun = time.monotonic()
+    worker.finish_request(conn, finished(False))
+    assert time.monotonic() - begun < 1
+    closing.set()
+
+
+def test_a_failed_connection_is_counted_once(worker, connection):
+    worker.finish_request(connection[0], finished(ValueError()))
+    assert worker.nr_conns == 0
+
+
+def test_a_connection_that_is_kept_stays_counted(worker, connection):
+    conn, _ = connection
+    conn.init()
+    worker.finish_request(conn, finished(True))
+    assert worker.nr_conns == 1
+    assert list(worker.keepalived_conns) == [conn]
+
+
+def test_a_client_that_is_overdue_is_no_longer_read(worker, connection, monkeypatch):
+    conn, client = connection
+    monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: conn.sock.recv(1))
+    conn.sock.setblocking(True)
+    conn.sock.settimeout(5)
+    worker.patience = 0.2
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(worker.handle, conn)
+        while not worker._overdue:
+            time.sleep(0.01)
+        worker.notify()
+        assert not reading.done()  # it has time left
+        time.sleep(0.3)
+        worker.notify()
+        assert reading.result(2) == b""
+    assert worker._overdue == {}
+    conn.sock.sendall(b"answer")  # the answer can still be sent
+    assert client.recv(9) == b"answer"
