@@ -123,7 +123,7 @@ def restrict_pages(response: Response) -> Response:
 def create_app(**settings: Any) -> Flask:
     """Return the gateway's app. Settings are those of gateway.operations.settings, in upper case.
 
-    METADATA, besides, is a function that returns what to send beside each call of the model.
+    One more setting, METADATA, is a function that returns what to send with each model call.
     Raises ContractError for a bad contract, ValueError for bad ALLOWED_ORIGINS.
     """
     app = Flask("gateway")

@@ -57,7 +57,7 @@ NOT_PUBLIC = tuple(
         "168.63.129.16/32",  # looks public, but is the inside of Azure
         "192.0.0.0/24",  # for protocols; some of it counts as global
         "192.88.99.0/24",  # relays from IPv6 to IPv4
-        "2001::/23",  # for protocols; Teredo, with IPv4 inside, among them
+        "2001::/23",  # for protocols, such as Teredo with IPv4 inside
         "2002::/16",  # 6to4, with IPv4 inside
         "3ffe::/16",  # returned in 2006
         "3fff::/20",  # for documentation; unknown to older Pythons

@@ -11,7 +11,7 @@ from gunicorn import glogging
 from gateway.contract import Contract
 from gateway.errors import ContractError
 from gateway.operations import logs
-from gateway.operations.settings import Settings, SettingsError
+from gateway.operations.settings import SettingsError, read_settings
 
 # NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,8 +24,8 @@ if stubs is None or (Path(stubs.origin).parent / "python").exists():
     )
 
 try:
-    settings = Settings.from_environment(os.environ)
-    Contract.read(settings.contract)  # here: a worker would end with a traceback
+    settings = read_settings(os.environ)
+    Contract.read(settings["CONTRACT"])  # here: a worker would end with a traceback
 except (SettingsError, ContractError) as error:
     sys.exit(f"gateway: {error}")
 
@@ -37,29 +37,30 @@ class Logger(glogging.Logger):
 
 
 wsgi_app = "gateway.operations.service:from_environment()"
-bind = settings.bind
+bind = settings["BIND"]
 worker_class = "gateway.operations.worker.Worker"
 workers = 1
-threads = settings.threads
+threads = settings["THREADS"]
 graceful_timeout = 20
 logger_class = Logger
-logconfig_dict = logs.configuration(settings.log_level)
+logconfig_dict = logs.configuration(settings["LOG_LEVEL"])
 control_socket_disable = True  # it is not used, and needs a folder to write to
 
 
 def on_starting(arbiter):
     """Open the second port once; workers inherit it."""
-    host, _, port = settings.admin_bind.rpartition(":")
+    address = settings["ADMIN_BIND"]
+    host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     try:
         arbiter.admin = socket.create_server((host.strip("[]"), int(port)), family=family)
     except OSError as error:
-        sys.exit(f"gateway: GATEWAY_ADMIN_BIND: cannot listen on {settings.admin_bind}: {error}")
+        sys.exit(f"gateway: GATEWAY_ADMIN_BIND: cannot listen on {address}: {error}")
 
 
 def post_fork(arbiter, worker):
     """Give a new worker its time limit and the second port."""
-    worker.patience = settings.request_timeout
+    worker.patience = settings["REQUEST_TIMEOUT"]
     worker.admin = arbiter.admin
 
 

@@ -69,35 +69,27 @@ def map_pictures(function: Callable, pictures: Iterable, *, several: bool) -> li
     return results
 
 
-class ByteBudget:
-    """Count the bytes that the downloads of one request read, all together."""
-
-    def __init__(self, most: int) -> None:
-        """Allow `most` bytes."""
-        self._left, self._lock = most, threading.Lock()
-
-    def spend(self, number: int) -> None:
-        """Count `number` bytes. Answers 413 when all are spent."""
-        with self._lock:
-            self._left -= number
-        if self._left < 0:
-            abort(413, TOO_LARGE)
-
-
 def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
     """Download pictures side by side; answer 413 as soon as they have more than MAX_REQUEST bytes.
 
     Raises ImageError as soon as one of the pictures cannot be used.
     """
     allowed = current_app.config["ALLOWED_ORIGINS"]
-    budget = ByteBudget(MAX_REQUEST)
+    left, lock = MAX_REQUEST, threading.Lock()
+
+    def count(number: int) -> None:
+        nonlocal left
+        with lock:
+            left -= number
+        if left < 0:
+            abort(413, TOO_LARGE)
 
     def fetch_one(url: str, index: int | None = None) -> bytes:
-        budget.spend(0)  # begin no download when there is nothing left
+        count(0)  # begin no download when there is nothing left
         timeout = deadline.within(FETCH_SECONDS).remaining()
         with tag_index(index):
             try:
-                return fetch(url, allowed_origins=allowed, timeout=timeout, count=budget.spend)
+                return fetch(url, allowed_origins=allowed, timeout=timeout, count=count)
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise

@@ -14,13 +14,7 @@ MAX_SCANNED = 500_000_000  # pixels times scans, which take about half a second 
 MAX_PIECES = 100_000  # of which a file may consist
 MARKER = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 SCAN, END = 0xDA, 0xD9
-
-
-class PiecesError(ImageError):
-    """Report a file with so many pieces that reading them would take minutes."""
-
-    def __init__(self) -> None:
-        super().__init__("the file is cut into too many pieces: save the picture again")
+TOO_MANY_PIECES = "the file is cut into too many pieces: save the picture again"
 
 
 class CountedFile(BytesIO):
@@ -35,10 +29,10 @@ class CountedFile(BytesIO):
         super().__init__(data)
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read as BytesIO does. Raises PiecesError after MAX_PIECES calls."""
+        """Read as BytesIO does. Raises ImageError after MAX_PIECES calls."""
         self.reads += 1
         if self.reads > MAX_PIECES:
-            raise PiecesError
+            raise ImageError(TOO_MANY_PIECES)
         return super().read(size)
 
 
@@ -71,7 +65,7 @@ def count_scans(data: bytes) -> int:
             return scans
         scans += match[1][0] == SCAN
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2])
-    raise PiecesError
+    raise ImageError(TOO_MANY_PIECES)
 
 
 def check_limits(image: Image.Image, data: bytes) -> None:

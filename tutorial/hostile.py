@@ -1,4 +1,4 @@
-"""What strangers do to a service: rude servers and hostile files, for lessons and tests."""
+"""Make hostile servers and files, for lessons and tests."""
 
 import socket
 import socketserver
@@ -13,7 +13,7 @@ from PIL import Image
 
 @contextmanager
 def tcp_server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Run `behave(connection)` for every connection, each in a thread; gives the port."""
+    """Run `behave(connection)` for every connection, each in a thread; yields the port."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -33,7 +33,7 @@ def tcp_server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def answering(answer: bytes) -> Callable[[socket.socket], None]:
-    """A server that sends these bytes, whatever the request."""
+    """Return a server that sends these bytes, whatever the request."""
 
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -43,7 +43,7 @@ def answering(answer: bytes) -> Callable[[socket.socket], None]:
 
 
 def dripping(head: bytes, *, every: float, times: int) -> Callable[[socket.socket], None]:
-    """A server that sends `head`, and then `times` single bytes, one in `every` seconds."""
+    """Return a server that sends `head`, then `times` single bytes, one every `every` seconds."""
 
     def behave(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -56,10 +56,10 @@ def dripping(head: bytes, *, every: float, times: int) -> Callable[[socket.socke
 
 
 def scan_bomb(size: tuple[int, int], scans: int) -> bytes:
-    """A small progressive JPEG of (width, height) pixels whose last scan is there many times.
+    """Return a small progressive JPEG of (width, height) pixels that repeats its last scan.
 
-    A decoder goes over all pixels again for every scan, and nothing in the file's length or in the
-    picture's size tells.
+    A decoder goes over all pixels once for every scan. Neither the file's length nor the picture's
+    size shows how many there are.
     """
     file = BytesIO()
     Image.new("L", size).save(file, "JPEG", progressive=True)

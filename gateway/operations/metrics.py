@@ -1,5 +1,7 @@
 """Define the metrics that Prometheus collects from a gateway."""
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,24 +22,18 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.requests = Counter(
-            "gateway_requests", "Requests answered", ("path", "status"), registry=registry
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, buckets=BUCKETS, registry=registry)
+        self.in_flight = Gauge("gateway_in_flight", "Requests being handled", registry=registry)
+        self.requests = counter("gateway_requests", "Requests answered", ("path", "status"))
+        self.rejected = counter(
+            "gateway_rejected", "Requests without the answer wanted", ("reason",)
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "gateway_request_seconds",
             "Seconds from a request's headers to the end of its answer",
             ("path",),
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self.stage_seconds = Histogram(
-            "gateway_stage_seconds",
-            "Seconds that a stage of a request took",
-            ("stage",),
-            buckets=BUCKETS,
-            registry=registry,
-        )
-        self.in_flight = Gauge("gateway_in_flight", "Requests being handled", registry=registry)
-        self.rejected = Counter(
-            "gateway_rejected", "Requests without the answer wanted", ("reason",), registry=registry
+        self.stage_seconds = histogram(
+            "gateway_stage_seconds", "Seconds that a stage of a request took", ("stage",)
         )

@@ -1,6 +1,7 @@
 """Join the app with what runs it in production: the gateway that gunicorn serves."""
 
 import os
+from typing import Any
 
 from flask import Flask, request
 
@@ -11,21 +12,21 @@ from gateway.operations.concurrency_limit import ConcurrencyLimit
 from gateway.operations.health import Readiness
 from gateway.operations.metrics import Metrics
 from gateway.operations.request_log import RequestLog
-from gateway.operations.settings import Settings
+from gateway.operations.settings import read_settings
 
 CHECK_SECONDS = 0.8  # for the model's part of /readyz; a cluster's probe waits for one second
 
 
-def create_service(settings: Settings) -> Flask:
-    """Return the app with request log, metrics, concurrency limit and tracing.
+def create_service(**settings: Any) -> Flask:
+    """Return `create_app`'s app with request log, metrics, concurrency limit and tracing.
 
     `app.extensions` has "metrics", "limit" and "readiness". Call it after any fork. Raises
     ContractError for a contract that cannot be used.
     """
-    app = create_app(**settings.configuration(), METADATA=tracing.metadata)
+    app = create_app(**settings, METADATA=tracing.metadata)
     app.extensions["metrics"] = metrics = Metrics()
     RequestLog(app, metrics)
-    app.extensions["limit"] = limit = ConcurrencyLimit(app, most=settings.threads - 2)
+    app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
     metrics.in_flight.set_function(lambda: limit.in_flight)
     app.before_request(count_body)
     client = app.extensions["model"]
@@ -45,4 +46,4 @@ def count_body() -> None:
 
 def from_environment() -> Flask:
     """Return the gateway as its GATEWAY_* variables describe it."""
-    return create_service(Settings.from_environment(os.environ))
+    return create_service(**read_settings(os.environ))

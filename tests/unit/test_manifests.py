@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gateway.operations.settings import Settings
+from gateway.operations.settings import read_settings
 from tutorial import TutorialError, kubernetes, services
 from tutorial.kubernetes import K8S, find
 
@@ -477,10 +477,10 @@ def test_the_gateway_takes_these_settings(choice):
         if labels[NAME] == "gateway":
             environment = {each["name"]: each["value"] for each in container(spec)["env"]}
             environment["GATEWAY_CONTRACT"] = str(kubernetes.CONTRACT)  # which is mounted there
-            settings = Settings.from_environment(environment)
+            settings = read_settings(environment)
             ports = {port["name"]: port["containerPort"] for port in container(spec)["ports"]}
-            assert settings.bind == f"0.0.0.0:{ports['http']}"
-            assert settings.admin_bind == f"0.0.0.0:{ports['admin']}"
+            assert settings["BIND"] == f"0.0.0.0:{ports['http']}"
+            assert settings["ADMIN_BIND"] == f"0.0.0.0:{ports['admin']}"
 
 
 def test_both_scrape_the_same_metrics():

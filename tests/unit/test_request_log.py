@@ -10,7 +10,6 @@ from prometheus_client import generate_latest
 
 from gateway.operations.logs import JsonFormatter, choose_id
 from gateway.operations.service import create_service
-from gateway.operations.settings import Settings
 from tests.app_client import files, problem_in
 from tests.pictures import png
 
@@ -19,11 +18,9 @@ from tests.pictures import png
 def service(fake_model, contract_file, picture_server):
     """The whole gateway, without gunicorn."""
     return create_service(
-        Settings(
-            model_address=fake_model[1],
-            contract=contract_file,
-            allowed_origins=f"{picture_server[1]}/",
-        )
+        MODEL_ADDRESS=fake_model[1],
+        CONTRACT=contract_file,
+        ALLOWED_ORIGINS=f"{picture_server[1]}/",
     )
 
 

@@ -90,8 +90,9 @@ def test_a_client_that_is_overdue_is_no_longer_read(worker, connection, monkeypa
         while not worker._overdue:
             time.sleep(0.01)
         worker.notify()
+        time.sleep(0.1)
         assert not reading.done()  # it has time left
-        time.sleep(0.3)
+        time.sleep(0.2)
         worker.notify()
         assert reading.result(2) == b""
     assert worker._overdue == {}
