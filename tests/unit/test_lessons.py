@@ -19,13 +19,15 @@ def source(cell) -> str:
     return "".join(cell["source"])
 
 
-pytestmark = pytest.mark.parametrize("lesson", lessons(), ids=lambda path: path.stem)
+IN_DEPTH = sorted((ROOT / "notebooks/in-depth").glob("*.ipynb"))
+pytestmark = pytest.mark.parametrize("lesson", [*lessons(), *IN_DEPTH], ids=lambda path: path.stem)
 
 
 def test_it_follows_the_template(lesson):
     text = "\n\n".join(source(cell) for cell in cells(lesson, "markdown"))
+    number = "" if lesson in IN_DEPTH else f"{lesson.stem.partition('-')[0]} · "
     parts = [
-        rf"\A# {lesson.stem.partition('-')[0]} · .+\n> .+\.\n",
+        rf"\A# {number}.+\n> .+\.\n",
         r"\n\*\*You will\*\*\n(- .+\n){3}",
         r"\n\*\*You need\*\* .+ minutes",
         r"\n## When it goes wrong\n",
