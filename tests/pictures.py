@@ -1,7 +1,10 @@
 """Small pictures, and the requests that bring them."""
 
 import io
+import struct
+import zlib
 
+import numpy as np
 from PIL import Image
 
 from tutorial.load import form
@@ -11,9 +14,7 @@ TEAL = (0, 128, 128)
 
 def png(colour: str | tuple[int, int, int] = TEAL) -> bytes:
     """A small picture of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", (9, 9), colour).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.new("RGB", (9, 9), colour))
 
 
 def upload(picture: bytes) -> bytes:
@@ -24,3 +25,22 @@ def upload(picture: bytes) -> bytes:
         b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
         % (content_type.encode(), len(body), body)
     )
+
+
+def noise(mode: str, size: tuple[int, int]) -> Image.Image:
+    """A picture of noise, the same each time, in any mode."""
+    width, height = size
+    values = np.random.default_rng(width * height).integers(0, 256, (height, width, 4), np.uint8)
+    return Image.fromarray(values, "RGBA").convert("RGB").convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """The picture as a file's bytes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, body: bytes = b"") -> bytes:
+    """A piece of a PNG file."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,6 +1,5 @@
 """gateway/app: from a request's pictures to the answer, within its time."""
 
-import io
 import json
 import time
 
@@ -16,7 +15,7 @@ from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS
 from tests.app_client import files, problem_in
 from tests.fake_model import CONTRACT, FakeModel, serve, signature
-from tests.pictures import png
+from tests.pictures import encoded, png
 
 
 @pytest.fixture
@@ -99,9 +98,7 @@ def test_predict_refuses_a_bad_picture_before_it_asks_the_model(gateway, fake_mo
 
 
 def test_predict_names_the_bad_picture_among_several(gateway, fake_model):
-    file = io.BytesIO()
-    Image.new("RGB", (99, 99)).save(file, "JPEG")
-    half = file.getvalue()[:-20]  # which shows only when it is decoded
+    half = encoded(Image.new("RGB", (99, 99)), "JPEG")[:-20]  # which shows only when it is decoded
     for pictures, index in (([png("red"), b"none", half], 1), ([png("red"), png("red"), half], 2)):
         answer = gateway.post("/predict", **files(*pictures))
         problem_in(answer, "bad-picture")

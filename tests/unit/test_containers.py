@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gateway.operations.settings import PREFIX, defaults
+from tutorial import services
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = [ROOT / "Dockerfile.gateway", ROOT / "Dockerfile.model"]
@@ -181,6 +182,12 @@ def test_settings_named_for_the_gateway_exist():
     named = set(re.findall(r"\bGATEWAY_\w+(?==)", " ".join(of(GATEWAY, "ENV"))))
     assert named | SERVICES["gateway"]["environment"].keys() <= known
     assert named
+
+
+def test_the_gateways_memory_settings_are_the_same_everywhere():
+    wanted = {f"{name}={value}" for name, value in services.MALLOC.items()}
+    for text in (" ".join(of(GATEWAY, "ENV")), (ROOT / "Procfile").read_text()):
+        assert set(re.findall(r"\bMALLOC_\w+=\d+", text)) == wanted
 
 
 def test_images_get_what_they_copy_and_little_else():

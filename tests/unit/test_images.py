@@ -13,24 +13,11 @@ from gateway.deadline import Deadline
 from gateway.errors import MAX_PIXELS, ImageError
 from gateway.images import decode, decode_and_resize, decode_small, open_picture, resize
 from gateway.preprocessing import scale
+from tests.pictures import chunk, encoded, noise
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 SIZES = ((1, 1), (299, 299), (300, 298), (400, 533), (17, 1200))
 TARGET = (299, 299)
-
-
-def picture(mode: str, size: tuple[int, int]) -> Image.Image:
-    """A picture of noise, the same each time, in any mode."""
-    width, height = size
-    noise = np.random.default_rng(width * height).integers(0, 256, (height, width, 4), np.uint8)
-    return Image.fromarray(noise, "RGBA").convert("RGB").convert(mode)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    """The picture as a file's bytes."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def read(data: bytes) -> Image.Image:
@@ -44,7 +31,7 @@ def read(data: bytes) -> Image.Image:
 def test_resize_gives_the_same_bits_as_keras_image_helper(mode, size, preprocessing, tmp_path):
     kind = "TIFF" if mode == "CMYK" else "PNG"  # a file format that has the mode
     path = tmp_path / "picture"
-    path.write_bytes(encoded(picture(mode, size), kind))
+    path.write_bytes(encoded(noise(mode, size), kind))
     expected = create_preprocessor(preprocessing, TARGET).from_path(path)
 
     decoded = Image.open(path) if kind == "TIFF" else read(path.read_bytes())
@@ -57,14 +44,14 @@ def test_resize_gives_the_same_bits_as_keras_image_helper(mode, size, preprocess
 @pytest.mark.parametrize("kind", MAX_PIXELS)
 def test_decode_reads_every_allowed_format(kind, tmp_path):
     path = tmp_path / "picture"
-    path.write_bytes(encoded(picture("RGB", (400, 533)), kind))
+    path.write_bytes(encoded(noise("RGB", (400, 533)), kind))
     expected = create_preprocessor("xception", TARGET).from_path(path)
     pixels = resize(read(path.read_bytes()), TARGET)
     np.testing.assert_array_equal(scale(pixels, "xception"), expected)
 
 
 def test_resize_takes_height_first():
-    assert resize(picture("RGB", (40, 30)), (96, 64)).shape == (1, 96, 64, 3)
+    assert resize(noise("RGB", (40, 30)), (96, 64)).shape == (1, 96, 64, 3)
 
 
 # Pictures that are not simply red, green and blue
@@ -93,10 +80,6 @@ def png(width: int, depth: int, colour_type: int, data: bytes) -> bytes:
             (b"IEND", b""),
         )
     )
-
-
-def chunk(kind: bytes, body: bytes = b"") -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
@@ -164,7 +147,7 @@ def test_decode_turns_a_photo_upright(kind, orientation):
     "exif", [b"", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0" + b"\xff" * 40, b"no such thing"]
 )
 def test_decode_ignores_broken_exif(exif):
-    data = encoded(picture("RGB", (9, 9)), "JPEG", exif=b"Exif\0\0" + exif)
+    data = encoded(noise("RGB", (9, 9)), "JPEG", exif=b"Exif\0\0" + exif)
     assert read(data).size == (9, 9)
 
 

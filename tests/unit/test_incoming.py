@@ -5,18 +5,16 @@ import socket
 import time
 import tracemalloc
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from werkzeug.test import EnvironBuilder
 
 from gateway.app import create_app
 from gateway.errors import MAX_BYTES
 from gateway.incoming import uploaded_files
 from tests.app_client import files, problem_in
-from tests.pictures import png
+from tests.pictures import encoded, noise, png
 from tutorial.hostile import dripping, tcp_server
 
 
@@ -200,13 +198,11 @@ def test_any_form_is_the_clients_to_fix(gateway, pieces):
 
 
 def test_a_large_file_in_a_form_arrives_whole(gateway):
-    noise = np.random.default_rng(2).integers(0, 256, (600, 600, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG")
-    assert len(file.getvalue()) > 1_000_000
-    plain = gateway.post("/predict", data=file.getvalue(), content_type="image/png")
+    large = encoded(noise("RGB", (600, 600)))
+    assert len(large) > 1_000_000
+    plain = gateway.post("/predict", data=large, content_type="image/png")
     assert plain.status_code == 200
-    assert gateway.post("/predict", **files(file.getvalue())).json == plain.json
+    assert gateway.post("/predict", **files(large)).json == plain.json
 
 
 def test_a_form_is_kept_in_memory_once(gateway):

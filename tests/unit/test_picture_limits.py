@@ -1,43 +1,22 @@
 """gateway/picture_limits: what is refused, before it costs memory or time."""
 
-import io
 import random
 import struct
 import time
-import zlib
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from gateway.errors import MAX_BYTES, MAX_PIXELS, ImageError
 from gateway.images import decode, open_picture, resize
 from gateway.picture_limits import count_scans
+from tests.pictures import chunk, encoded, noise
 from tutorial.hostile import scan_bomb
-
-
-def picture(mode: str, size: tuple[int, int]) -> Image.Image:
-    """A picture of noise, the same each time, in any mode."""
-    width, height = size
-    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(noise).convert(mode)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
-    """The picture as a file's bytes."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def read(data: bytes) -> Image.Image:
     """The picture in a file, decoded."""
     return decode(open_picture(data))
-
-
-def chunk(kind: bytes, body: bytes = b"") -> bytes:
-    """A piece of a PNG file."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 @pytest.mark.parametrize(
@@ -46,11 +25,11 @@ def chunk(kind: bytes, body: bytes = b"") -> bytes:
         (b"", "known kind"),
         (b"<!doctype html>", "known kind"),
         (encoded(Image.new("RGB", (9, 9)), "TIFF"), "known kind"),
-        (encoded(picture("RGB", (90, 90)), "JPEG")[:-900], "whole picture"),
-        (encoded(picture("RGB", (90, 90)), "PNG")[:-900], "whole picture"),
-        (encoded(picture("RGB", (90, 90)), "WEBP")[:-900], "whole picture"),
-        (encoded(picture("RGB", (90, 90)), "BMP")[:-900], "whole picture"),
-        (encoded(picture("P", (90, 90)), "GIF")[:-900], "whole picture"),
+        (encoded(noise("RGB", (90, 90)), "JPEG")[:-900], "whole picture"),
+        (encoded(noise("RGB", (90, 90)), "PNG")[:-900], "whole picture"),
+        (encoded(noise("RGB", (90, 90)), "WEBP")[:-900], "whole picture"),
+        (encoded(noise("RGB", (90, 90)), "BMP")[:-900], "whole picture"),
+        (encoded(noise("P", (90, 90)), "GIF")[:-900], "whole picture"),
         (bytes(MAX_BYTES + 1), "larger than 10 MB"),
         (encoded(Image.new("1", (5001, 5000))), "5001 x 5000 pixels: send at most 25 million"),
         (encoded(Image.new("1", (12_001, 1))), "12001 x 1 pixels: .* 12000 a side"),
@@ -74,16 +53,16 @@ def test_decode_reads_what_is_within_the_limits():
     assert read(encoded(Image.new("1", (5000, 5000)))).size == (5000, 5000)
     assert read(encoded(Image.new("1", (12_000, 1)))).size == (12_000, 1)
     assert read(scan_bomb((64, 64), 50)).size == (64, 64)
-    assert read(encoded(picture("RGB", (300, 200)), "JPEG", progressive=True)).size == (300, 200)
+    assert read(encoded(noise("RGB", (300, 200)), "JPEG", progressive=True)).size == (300, 200)
 
 
 def test_count_scans_looks_where_a_decoder_looks():
-    plain = encoded(picture("RGB", (99, 99)), "JPEG")
+    plain = encoded(noise("RGB", (99, 99)), "JPEG")
     thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(plain)) + plain
     for data, scans in (
         (plain, 1),
-        (encoded(picture("RGB", (99, 99)), "JPEG", progressive=True), 10),
-        (encoded(picture("RGB", (99, 99)), "JPEG", restart_marker_blocks=1), 1),
+        (encoded(noise("RGB", (99, 99)), "JPEG", progressive=True), 10),
+        (encoded(noise("RGB", (99, 99)), "JPEG", restart_marker_blocks=1), 1),
         (plain[:2] + thumbnail + plain[2:], 1),
         (plain + b"\xff\xda" * 99, 1),  # behind the end: a phone's film, perhaps
         (scan_bomb((9, 9), 70), 70),
@@ -96,7 +75,7 @@ def test_count_scans_looks_where_a_decoder_looks():
 
 def in_pieces(kind: str) -> bytes:
     """A picture file of 10 MB, most of it empty pieces."""
-    plain = encoded(picture("P" if kind == "GIF" else "RGB", (9, 9)), kind.split()[0])
+    plain = encoded(noise("P" if kind == "GIF" else "RGB", (9, 9)), kind.split()[0])
     place, piece = {
         "JPEG of comments": (2, b"\xff\xfe\0\2"),
         "JPEG of filling": (2, b"\xff"),
@@ -128,7 +107,7 @@ def test_a_million_pieces_are_refused_soon(kind):
 @pytest.mark.parametrize("kind", MAX_PIXELS)
 def test_a_damaged_file_is_a_picture_or_an_image_error(kind):
     chance = random.Random(kind)
-    whole = encoded(picture("RGB", (40, 30)), kind)
+    whole = encoded(noise("RGB", (40, 30)), kind)
     errors = 0
     for _ in range(300):
         data = bytearray(whole)

@@ -98,3 +98,19 @@ def test_a_client_that_is_overdue_is_no_longer_read(worker, connection, monkeypa
     assert worker._overdue == {}
     conn.sock.sendall(b"answer")  # the answer can still be sent
     assert client.recv(9) == b"answer"
+
+
+def test_requests_that_follow_at_once_are_handled_in_the_same_thread_but_not_forever(
+    worker, connection, monkeypatch
+):
+    conn, client = connection
+    handled = []
+    monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: handled.append(1) or True)
+    assert worker.handle(conn) is True
+    assert len(handled) == 1  # nothing followed
+    client.sendall(b"more")
+    assert worker.handle(conn) is True
+    assert len(handled) == 1 + 10
+    worker.alive = False
+    worker.handle(conn)
+    assert len(handled) == 12
