@@ -1,9 +1,9 @@
-"""Run all benchmarks, compare with the last results, draw the README's plots.
+"""Run all benchmarks, compare with the last results, draw the README's plot.
 
     python -m benchmarks [--only scale …] [--photos DATA/validation]
 
 Results go to benchmarks/NAME.json, with the machine that they come from. That takes half an hour on
-two cores, which nothing else should use meanwhile.
+two cores. Nothing else should use the machine meanwhile.
 """
 
 import argparse
@@ -12,26 +12,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
-
 from benchmarks import draw
-from benchmarks.common import ROOT
+from benchmarks.common import FOLDER
 from benchmarks.compare import report
+from tutorial import ROOT
 
-BENCHMARKS = ("gateway", "model_server", "runtimes", "scale", "scaled_decoding")
-PHOTOS = {"runtimes": "--photos={}", "scaled_decoding": "{}"}  # how to say where these are
+BENCHMARKS = ("gateway", "runtimes", "scale")
 
 
 def run(name: str, arguments: list[str]) -> None:
     """Run a benchmark; print what changed since its last result."""
-    path = ROOT / "benchmarks" / f"{name}.json"
+    path = FOLDER / f"{name}.json"
     before = json.loads(path.read_text()) if path.exists() else None
-    subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,  # the file says it all
-    )
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = json.loads(path.read_text())
     if "weights" in after:
         print(f"Xception has {after['weights']}")
@@ -47,14 +41,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.only:
         print(f"\n{name}", flush=True)
-        if name == "scaled_decoding" and not options.photos:
-            print("not run: it needs photos, --photos DATA/validation")
-            continue
-        wants_photos = options.photos and name in PHOTOS
-        run(name, [PHOTOS[name].format(options.photos.resolve())] if wants_photos else [])
-    matplotlib.use("agg")
-    for path in draw.draw_all():
-        print(f"\ndrew {path.relative_to(ROOT)}")
+        with_photos = name == "runtimes" and options.photos
+        run(name, [f"--photos={options.photos.resolve()}"] if with_photos else [])
+    print(f"\ndrew {draw.draw().relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
-"""What the benchmarks share: the spread of figures, the machine they come from, the report."""
+"""What the benchmarks share: options, rounds, the machine, the file with the result."""
 
+import argparse
 import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tutorial import ROOT
+
+FOLDER = ROOT / "benchmarks"
 
 
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:
-    """Return median, least and most."""
+    """Return the median, the least and the most of `values`."""
     return {
         "median": round(statistics.median(values), digits),
         "least": round(min(values), digits),
@@ -22,33 +25,41 @@ def spread(values: list[float], digits: int = 3) -> dict[str, float]:
 
 def describe_machine() -> dict:
     """Return what the figures depend on."""
-    cpu = platform.processor()
+    cpu, bfloat16 = platform.processor(), None
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+        text = Path("/proc/cpuinfo").read_text()
+        names = [line.split(": ")[1] for line in text.splitlines() if line.startswith("model name")]
+        cpu, bfloat16 = next(iter(names), cpu), " amx_bf16" in text
     return {
         "cpu": cpu,
         "cpus": os.cpu_count(),
+        "amx_bf16": bfloat16,  # units that multiply matrices of bfloat16
         "load_before": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
 
-def run(steps: dict[str, Callable[[], object]], only: Iterable[str] | None = None) -> dict:
-    """Run the steps, or only some of them; print what each returns, and return all of it."""
+def parser(module_doc: str, name: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
+    """Return a parser for the options that all benchmarks have."""
+    options = argparse.ArgumentParser(description=module_doc.splitlines()[0])
+    options.add_argument("--rounds", type=int, default=rounds)
+    options.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
+    options.add_argument("--only", nargs="*", help="some of the measurements")
+    options.add_argument("--output", type=Path, default=FOLDER / f"{name}.json")
+    return options
+
+
+def run(steps: dict[str, Callable], options: argparse.Namespace, **about: object) -> None:
+    """Run the steps; print what each returns; write everything to `options.output`."""
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
+        "settings": {"rounds": options.rounds, "seconds": options.seconds},
+        **about,
     }
-    for step in only or steps:
+    for step in options.only or steps:
         result[step] = steps[step]()
         print(step, json.dumps(result[step], indent=1), flush=True)
     result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    print("machine", json.dumps(result["machine"], indent=1))
-    return result
-
-
-def write(result: dict, path: Path) -> None:
-    """Keep a result as JSON."""
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    options.output.write_text(json.dumps(result, indent=1) + "\n")

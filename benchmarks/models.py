@@ -1,185 +1,140 @@
-"""The models that are measured, made with a fixed seed, and a process that calls one directly.
+"""Make the models that are measured, and call a model directly in another process.
 
-    python -m benchmarks.models --save FOLDER
-    python -m benchmarks.models --direct FOLDER/xception/1 [--runtime=openvino] [--bfloat16]
-
-`xception` is the full-size Xception of tf_keras.applications. Its weights are random: they stand in
-for the course's file, which is a download, and cost as much per image. `mean` does next to nothing.
-Both need TensorFlow and Keras, so they run in processes of their own.
+`xception` is the full-size Xception of tf_keras.applications with random weights of a fixed seed.
+They cost as much as those of the course's file, which is a download. `mean` does almost nothing.
 """
 
-import argparse
 import json
 import os
-import subprocess
-import sys
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from benchmarks.common import ROOT
-
-THIS = [sys.executable, "-m", "benchmarks.models"]
-IMAGE = (299, 299, 3)  # as float32: 1,072,812 bytes
-BATCH = 8  # images of a direct call, where the rate counts
+IMAGE = (299, 299, 3)  # 1,072,812 bytes as float32
+LABELS = [f"class {number}" for number in range(10)]
+CONTRACT = {
+    "signature_name": "serving_default",
+    "preprocessing": "xception",
+    "labels": LABELS,
+    "scores": "logits",
+}
 WEIGHTS = "random weights of a fixed seed, which cost as much as those of the course's file"
 
 
 def make_images(size: int) -> np.ndarray:
-    """Return `size` images of noise, between -1 and 1."""
+    """Return `size` images of noise between -1 and 1: float32 (size, 299, 299, 3)."""
     return np.random.default_rng(1).uniform(-1, 1, (size, *IMAGE)).astype(np.float32)
 
 
-def make_request(model: str, name: str, size: int) -> PredictRequest:
-    """Return a request with `size` images."""
+def make_request(model: str, images: np.ndarray, input_name: str = "x") -> PredictRequest:
+    """Return a request with `images`."""
     request = PredictRequest()
     request.model_spec.name = model
-    tensor = request.inputs[name]
+    tensor = request.inputs[input_name]
     tensor.dtype = 1  # DT_FLOAT
-    for length in (size, *IMAGE):
+    for length in images.shape:
         tensor.tensor_shape.dim.add(size=length)
-    tensor.tensor_content = make_images(size).tobytes()
+    tensor.tensor_content = images.tobytes()
     return request
 
 
-def time_calls(call: Callable[[], object], seconds: float) -> list[float]:
-    """Call once, and again for so many seconds; return how long each call took."""
-    times, end = [], time.perf_counter() + seconds
-    while True:
-        started = time.perf_counter()
-        call()
-        ended = time.perf_counter()
-        times.append(ended - started)
-        if ended >= end:
-            return times
+def other_process() -> ProcessPoolExecutor:
+    """Return a pool of one new process, which ends with the `with` block."""
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def save_models(folder: Path) -> str:
-    """Save both models, the first with a warm-up file; return the name of its input."""
-    output = subprocess.run(
-        [*THIS, "--save", folder], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    return output.split()[-1]
+def save_models(folder: Path) -> None:
+    """Save both models as SavedModels, each with its contract.json."""
+    with other_process() as pool:
+        pool.submit(_save, folder).result()
 
 
 @contextmanager
-def direct(path: Path, *how: str) -> Iterator[tuple[Callable[[int, float], list[float]], int]]:
-    """Start a process that calls a SavedModel directly; yield what lets it, and its id.
+def direct(
+    path: Path, runtime: str = "tensorflow", bfloat16: bool = False
+) -> Iterator[Callable[[int, float], dict[str, float]]]:
+    """Start a process that calls the SavedModel `path`; yield a function that lets it.
 
-    That is a function: images of a batch, seconds -> how long each call took. `how` may be
-    "--runtime=openvino" and "--bfloat16".
+    The function takes the images of a batch and the seconds to go on. It returns the median
+    `seconds` of a call, `images_per_s`, and the `cpu_seconds` of an image. `runtime` is
+    "tensorflow" or "openvino".
     """
-    process = subprocess.Popen(
-        [*THIS, "--direct", path, *how],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with other_process() as pool:
 
-    def run(size: int, seconds: float) -> list[float]:
-        process.stdin.write(f"{size} {seconds}\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        def call(size: int, seconds: float) -> dict[str, float]:
+            return pool.submit(_time_calls, path, runtime, bfloat16, size, seconds).result()
 
-    try:
-        run(1, 0)  # loaded, and its operations have been run once
-        yield run, process.pid
-    finally:
-        process.stdin.close()
-        process.wait()
+        call(1, 0)  # loads the model
+        yield call
 
 
 def _save(folder: Path) -> None:
-    """Save both models; print the name of the first one's input."""
     import tensorflow as tf
     import tf_keras
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    def save(name: str, call: Callable, weights: list) -> None:
+        def serve(dtype, scale):
+            spec = tf.TensorSpec((None, *IMAGE), dtype, "x")
+            return tf.function(lambda x: {"scores": call(scale(x))}, input_signature=[spec])
+
+        module = tf.Module()
+        module.weights = weights
+        signatures = {
+            "serving_default": serve(tf.float32, lambda x: x),
+            "serving_uint8": serve(tf.uint8, lambda x: tf.cast(x, tf.float32) / 127.5 - 1),
+        }
+        tf.saved_model.save(module, folder / name / "1", signatures=signatures)
+        contract = json.dumps(CONTRACT | {"model_name": name})
+        (folder / name / "contract.json").write_text(contract)
 
     tf_keras.utils.set_random_seed(1)
-    model = tf_keras.applications.Xception(
-        weights=None, classes=10, classifier_activation=None, input_shape=IMAGE
+    xception = tf_keras.applications.Xception(
+        weights=None, classes=len(LABELS), classifier_activation=None, input_shape=IMAGE
     )
-    model.export(folder / "xception" / "1")
-    loaded = tf.saved_model.load(folder / "xception" / "1").signatures["serving_default"]
-    [name] = loaded.structured_input_signature[1]
-    print(name)
-    extra = folder / "xception" / "1" / "assets.extra"
-    extra.mkdir()
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for size in (1, BATCH):
-            log = PredictionLog()
-            log.predict_log.request.CopyFrom(make_request("xception", name, size))
-            writer.write(log.SerializeToString())
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE), tf.float32, "x")])
-    def mean(x):
-        return {"mean": tf.reduce_mean(x, axis=(1, 2, 3))}
-
-    tf.saved_model.save(tf.Module(), folder / "mean" / "1", signatures=mean)
+    save("xception", lambda x: xception(x, training=False), xception.variables)
+    save("mean", lambda x: tf.repeat(tf.reduce_mean(x, (1, 2, 3))[:, None], len(LABELS), 1), [])
 
 
-def _tensorflow_call(path: Path, bfloat16: bool) -> Callable[[np.ndarray], None]:
+@cache
+def _load(path: Path, runtime: str, bfloat16: bool) -> Callable[[np.ndarray], object]:
+    if runtime == "openvino":
+        import openvino
+
+        precision = "bf16" if bfloat16 else "f32"
+        properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
+        return lambda images: request.infer([images], share_inputs=True)
     import tensorflow as tf
 
     options = {"auto_mixed_precision_onednn_bfloat16": bfloat16}
     tf.config.optimizer.set_experimental_options(options)
     signature = tf.saved_model.load(path).signatures["serving_default"]
     [name] = signature.structured_input_signature[1]
-
-    def call(images: np.ndarray) -> None:
-        for value in signature(**{name: tf.constant(images)}).values():
-            value.numpy()
-
-    return call
+    return lambda images: [v.numpy() for v in signature(**{name: tf.constant(images)}).values()]
 
 
-def _openvino_call(path: Path, bfloat16: bool) -> Callable[[np.ndarray], None]:
-    import openvino
-
-    properties = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+def _time_calls(
+    path: Path, runtime: str, bfloat16: bool, size: int, seconds: float
+) -> dict[str, float]:
+    call, images, times = _load(path, runtime, bfloat16), make_images(size), []
+    call(images)  # the first call of a size takes longer
+    cpu = time.process_time()
+    while not times or sum(times) < seconds:
+        started = time.perf_counter()
+        call(images)
+        times.append(time.perf_counter() - started)
+    count = size * len(times)
+    return {
+        "seconds": statistics.median(times),
+        "images_per_s": count / sum(times),
+        "cpu_seconds": (time.process_time() - cpu) / count,
     }
-    request = openvino.Core().compile_model(path, "CPU", properties).create_infer_request()
-    return lambda images: request.infer([images], share_inputs=True)
-
-
-def _call_directly(call: Callable[[np.ndarray], None]) -> None:
-    """Answer commands on stdin: "SIZE SECONDS" prints how long each call took in that time."""
-
-    @cache
-    def images(size: int) -> np.ndarray:
-        batch = make_images(size)
-        call(batch)  # the first of a size takes longer
-        return batch
-
-    for line in sys.stdin:
-        size, seconds = line.split()
-        print(json.dumps(time_calls(partial(call, images(int(size))), float(seconds))), flush=True)
-
-
-def main() -> None:
-    """Be one of the processes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--save", type=Path, help="save the models here")
-    parser.add_argument("--direct", type=Path, help="call this SavedModel")
-    parser.add_argument("--runtime", choices=("tensorflow", "openvino"), default="tensorflow")
-    parser.add_argument("--bfloat16", action="store_true", help="where the processor has it")
-    options = parser.parse_args()
-    if options.save:
-        _save(options.save)
-    if options.direct:
-        prepare = _openvino_call if options.runtime == "openvino" else _tensorflow_call
-        _call_directly(prepare(options.direct, options.bfloat16))
-
-
-if __name__ == "__main__":
-    main()

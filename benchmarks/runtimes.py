@@ -1,122 +1,152 @@
-"""Compare what may run the model on processors: TensorFlow or OpenVINO, float32 or bfloat16.
+"""Compare what may run a model on processors: TensorFlow or OpenVINO, float32 or bfloat16.
 
-    python -m benchmarks.runtimes [--photos=DATA/validation] [--rounds=3] [--seconds=8]
+    python -m benchmarks.runtimes [--photos=DATA/validation] [--models models/starter/1 …]
 
-Speed: images per second of the full-size Xception, called directly in batches of 8 and through the
-model server by 16 clients, as benchmarks.model_server does it. Answers: the starter model's for the
-photos (a folder for each class), against TensorFlow's in float32. Everything is printed, and
-written as JSON with the machine it came from.
+`speed`: images per second of the full-size Xception, called directly in batches of 8, and through
+the model server by 16 callers. `models`: images per second of other SavedModels, called directly in
+batches of 1 and of 8. `answers`: the starter model's scores for photos (a folder for each class),
+against those of TensorFlow in float32.
 """
 
-import argparse
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
+from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from benchmarks.common import run, write
-from benchmarks.model_server import Runtime, measure_throughput
-from benchmarks.models import BATCH, ROOT, WEIGHTS, save_models
+from benchmarks.common import parser, run, spread
+from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
+from gateway.images import decode, open_picture, resize
+from gateway.preprocessing import scale
+from tutorial import ROOT, services
+from tutorial.load import PREDICT, measure
+from tutorial.processes import free_port
 
+STARTER = ROOT / "models/starter"
+BATCH = 8
+CALLERS = 2 * BATCH
 RUNTIMES = {
-    "tensorflow": Runtime(),
-    "tensorflow_bfloat16": Runtime(bfloat16=True),
-    "openvino": Runtime("openvino"),
-    "openvino_bfloat16": Runtime("openvino", bfloat16=True),
+    "tensorflow": ("tensorflow", False),
+    "tensorflow_bfloat16": ("tensorflow", True),
+    "openvino": ("openvino", False),
+    "openvino_bfloat16": ("openvino", True),
 }
 AIMS = {
-    "throughput": "through the server at least 0.85 of the runtime's own direct rate",
+    "speed": "through the server at least 0.85 of the runtime's own direct rate",
     "answers": "the same top answer",
 }
-MODEL = ROOT / "models/starter/1"
-SIZE = (299, 299)
 
 
-def measure_speed(folder: Path, name: str, rounds: int, seconds: float) -> dict:
-    """Each runtime's throughput, and how many times TensorFlow's in float32 that is."""
-    found = {
-        key: measure_throughput(folder, name, rounds, seconds, runtime)
-        for key, runtime in RUNTIMES.items()
-    }
+@contextmanager
+def model_server(model: Path, runtime: str, bfloat16: bool, *flags: str):
+    """Serve a model folder; yield the address of the server."""
+    port = free_port()
+    command = [*services.model_server_command(model, port), f"--runtime={runtime}", *flags]
+    command += ["--mixed_precision=bfloat16"] * bfloat16
+    with services.start_model_server("benchmark-model", command, port):
+        yield f"127.0.0.1:{port}"
+
+
+def measure_speed(folder: Path, rounds: int, seconds: float) -> dict:
+    """Measure each runtime, and how many times as fast as TensorFlow in float32 it serves."""
+    batching = folder / "batching.txt"
+    batching.write_text(
+        f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 20000 }}"
+        " max_enqueued_batches { value: 100 }"
+    )
+    flags = ["--enable_batching", f"--batching_parameters_file={batching}"]
+    message = make_request("xception", make_images(1)).SerializeToString()
+    found = {}
+    for name, runtime in RUNTIMES.items():
+        alone, served = [], []
+        with (
+            model_server(folder / "xception", *runtime, *flags) as address,
+            direct(folder / "xception/1", *runtime) as call,
+        ):
+            for length in [1, *[seconds] * rounds]:  # the first one warms up
+                alone.append(call(BATCH, length)["images_per_s"])
+                load = measure(f"grpc://{address}", message, callers=CALLERS, seconds=length)
+                served.append(load.answered)
+        ratios = [one / other for one, other in zip(served[1:], alone[1:], strict=True)]
+        found[name] = {
+            "direct_images_per_s": spread(alone[1:]),
+            "server_images_per_s": spread(served[1:]),
+            "ratio": spread(ratios),
+        }
+    reference = found["tensorflow"]["server_images_per_s"]["median"]
     for result in found.values():
-        ratios = [
-            mine["server_images_per_s"] / reference["server_images_per_s"]
-            for mine, reference in zip(result["rounds"], found["tensorflow"]["rounds"], strict=True)
-        ]
-        result["times_tensorflow_float32"] = round(float(np.median(ratios)), 2)
+        times = result["server_images_per_s"]["median"] / reference
+        result["times_tensorflow_float32"] = round(times, 2)
     return found
 
 
-def compare_answers(photos: Path) -> dict:
-    """How far scores and top answers are from TensorFlow's in float32, and how many are right."""
-    from gateway.images import decode, open_picture, resize
-    from gateway.preprocessing import scale
-    from model_server.__main__ import engine
-    from model_server.flags import parse
-
-    paths = sorted(photos.glob("*/*.jpg"))
-    labels = sorted({path.parent.name for path in paths})
-    truth = np.array([labels.index(path.parent.name) for path in paths])
-    pixels = [resize(decode(open_picture(path.read_bytes())), SIZE) for path in paths]
-    images = scale(np.concatenate(pixels), "xception")
-    scores = {}
-    for key, runtime in RUNTIMES.items():
-        flags = parse([f"--model_base_path={MODEL.parent}", *runtime.server_flags])
-        loaded = engine(flags)(MODEL)
-        signature = loaded.signatures.signature_def["serving_default"]
-        [source], [output] = signature.inputs.values(), signature.outputs.values()
-        scores[key] = np.concatenate(
-            [
-                loaded.run({source.name: images[start : start + BATCH]}, [output.name], 60)[0]
-                for start in range(0, len(images), BATCH)
-            ]
-        )
-        loaded.close()
-    reference = scores["tensorflow"]
+def measure_models(paths: list[Path], rounds: int, seconds: float) -> dict:
+    """Measure direct calls of each SavedModel in turn; return its images per second."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        for path in paths:
+            with direct(path) as call:
+                for size in (1, BATCH):
+                    rate = call(size, seconds)["images_per_s"]
+                    rates.setdefault(str(path), {}).setdefault(f"batch {size}", []).append(rate)
     return {
-        "photos": len(paths),
-        **{
-            key: {
-                "same_top_answer": int((mine.argmax(1) == reference.argmax(1)).sum()),
-                "right": int((mine.argmax(1) == truth).sum()),
-                "largest_difference_of_a_score": float(f"{abs(mine - reference).max():.2g}"),
-            }
-            for key, mine in scores.items()
-        },
-        "range_of_scores": [round(float(end), 2) for end in (reference.min(), reference.max())],
+        path: {name: spread(values) for name, values in sizes.items()}
+        for path, sizes in rates.items()
     }
 
 
-def has_bfloat16_units() -> bool | None:
-    """Whether the processor multiplies matrices of bfloat16 (AMX); None where nobody says."""
-    if not Path("/proc/cpuinfo").exists():
-        return None
-    return " amx_bf16" in Path("/proc/cpuinfo").read_text()
+def compare_answers(photos: Path) -> dict:
+    """Compare the scores of each runtime with those of TensorFlow in float32."""
+    paths = sorted(photos.glob("*/*.jpg"))
+    labels = sorted({path.parent.name for path in paths})
+    truth = np.array([labels.index(path.parent.name) for path in paths])
+    pixels = [resize(decode(open_picture(path.read_bytes())), (299, 299)) for path in paths]
+    images = scale(np.concatenate(pixels), "xception")
+    scores = {}
+    for name, runtime in RUNTIMES.items():
+        with model_server(STARTER, *runtime) as address, grpc.insecure_channel(address) as channel:
+            predict = channel.unary_unary(PREDICT, response_deserializer=PredictResponse.FromString)
+            answers = [
+                predict(make_request("starter", image[None], "input_8").SerializeToString())
+                for image in images
+            ]
+        scores[name] = np.array([answer.outputs["dense_7"].float_val for answer in answers])
+    reference = scores["tensorflow"]
+    return {"photos": len(paths)} | {
+        name: {
+            "same_top_answer": int((mine.argmax(1) == reference.argmax(1)).sum()),
+            "right": int((mine.argmax(1) == truth).sum()),
+            "largest_difference_of_a_score": float(f"{abs(mine - reference).max():.2g}"),
+        }
+        for name, mine in scores.items()
+    }
 
 
 def main() -> None:
-    """Measure everything, print it, write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, help="one folder of .jpg files for each class")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8, help="of one measurement of a round")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "runtimes.json")
-    options = parser.parse_args()
+    """Measure everything and write it."""
+    arguments = parser(__doc__, "runtimes", rounds=3, seconds=8)
+    arguments.add_argument("--photos", type=Path, help="one folder of .jpg files for each class")
+    arguments.add_argument("--models", type=Path, nargs="+", default=[STARTER / "1"])
+    options = arguments.parse_args()
     if options.photos and not any(options.photos.glob("*/*.jpg")):
         sys.exit(f"there are no photos in {options.photos}/CLASS/")
-    if options.photos and not MODEL.exists():
-        sys.exit(f"there is no {MODEL.relative_to(ROOT)}: run notebook 01, or `make run`, first")
+    for path in options.models:
+        if not path.exists():
+            sys.exit(f"there is no {path}: run `make run` first")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        x = save_models(folder)
-        steps = {"speed": lambda: measure_speed(folder, x, options.rounds, options.seconds)}
+        save_models(folder)
+        rounds, seconds = options.rounds, options.seconds
+        steps = {
+            "speed": lambda: measure_speed(folder, rounds, seconds),
+            "models": lambda: measure_models(options.models, rounds, seconds),
+        }
         if options.photos:
             steps["answers"] = lambda: compare_answers(options.photos)
-        result = run(steps)
-    result["machine"]["amx_bf16"] = has_bfloat16_units()
-    settings = {"rounds": options.rounds, "seconds": options.seconds}
-    write(result | {"settings": settings, "weights": WEIGHTS, "aims": AIMS}, options.output)
+        run(steps, options, weights=WEIGHTS, aims=AIMS)
 
 
 if __name__ == "__main__":

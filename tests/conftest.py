@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import fcntl
 import http.server
 import json
 import threading
@@ -9,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tutorial.services import BUILD, ROOT, STUBS
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to run where the gateway would load all of TensorFlow."""
+    if not (STUBS / ".made").exists():
+        raise pytest.UsageError(f"{STUBS} is missing. Make it with: make build/stubs/.made")
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +28,12 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def starter_model(root: Path) -> Path:
     """The starter model's folder in models/, where lessons look for it; made if it is missing."""
-    from tutorial.model_folder import versions
     from tutorial.run import convert
 
-    folder = root / "models/starter"
-    if not versions(folder):
+    with (BUILD / "starter-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one of the processes that run tests converts it
         convert("starter", "", "xception")
-    return folder
+    return root / "models/starter"
 
 
 @pytest.fixture

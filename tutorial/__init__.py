@@ -1,5 +1,9 @@
-"""What the notebooks lean on: downloads, local processes, plots, and the commands behind make."""
+"""What the notebooks lean on: conversion, local servers, load, plots, and the make commands."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class TutorialError(Exception):
-    """Something the reader can mend; the message says what is wrong and what to do."""
+    """An error that the reader can fix; the message says what is wrong and what to do."""

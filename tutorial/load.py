@@ -15,11 +15,11 @@ Prints the fields of a Result as JSON. Only one core is ever used, and little of
 
 import argparse
 import asyncio
+import io
 import itertools
 import json
 import math
 import random
-import re
 import subprocess
 import sys
 import time
@@ -27,14 +27,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from tutorial import TutorialError
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GOOD = 200  # HTTP's; also given for an answer over gRPC
 BROKEN = 0  # nothing listens, the connection broke, or the caller's patience was over
 KEPT = 1.0  # seconds after which an idle connection is not used again; gunicorn closes it after 2
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 Ask = Callable[[], Awaitable[int | str]]
 
@@ -114,85 +114,17 @@ def measure(
     return result
 
 
-class Connection(asyncio.Protocol):
-    """A connection to an HTTP server, for one request at a time; answers state their length."""
-
-    def __init__(self) -> None:
-        self.usable = True
-        self.used = 0.0  # the loop's time of the last answer
-        self._answer: asyncio.Future | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """Keep what writes."""
-        self._transport = transport
-
-    async def ask(self, request: bytes) -> int:
-        """The status of the answer; ConnectionError where none came."""
-        if not self.usable:
-            raise ConnectionError
-        self._got, self._end = bytearray(), None
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._answer
-
-    def data_received(self, data: bytes) -> None:
-        """Read as little of the answer as tells where it ends."""
-        self._got += data
-        if self._end is None and (head := self._got.find(b"\r\n\r\n")) >= 0:
-            length = LENGTH.search(self._got, 0, head)
-            self._end = head + 4 + int(length[1]) if length else math.inf
-            self.usable = length is not None and not CLOSES.search(self._got, 0, head)
-        if self._end is not None and len(self._got) >= self._end:
-            self._finish()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Whoever still waits hears of it."""
-        self.usable = False
-        if self._answer and not self._answer.done():
-            if self._end == math.inf:  # the end of the connection is the end of the answer
-                self._finish()
-            else:
-                self._answer.set_exception(ConnectionError())
-
-    def _finish(self) -> None:
-        if self._answer and not self._answer.done():
-            self.used = asyncio.get_running_loop().time()
-            self._answer.set_result(int(self._got[9:12]))
-
-    def close(self) -> None:
-        """Give up, whatever is still to come."""
-        self.usable = False
-        self._transport.abort()
-
-
-def over_http(url: str, content_type: str, body: bytes) -> Ask:
-    """A function that posts the body, over a connection that is idle or a new one."""
-    parts = urlsplit(url)
-    request = (
-        f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
-    idle: list[Connection] = []
-
-    async def connect() -> Connection:
-        loop = asyncio.get_running_loop()
-        while idle:
-            connection = idle.pop()
-            if connection.usable and loop.time() - connection.used < KEPT:
-                return connection
-            connection.close()
-        _, connection = await loop.create_connection(Connection, parts.hostname, parts.port or 80)
-        return connection
+def over_http(session: aiohttp.ClientSession, url: str, content_type: str, body: bytes) -> Ask:
+    """Return a function that posts the body, over a connection that is idle or a new one."""
+    headers = {"Content-Type": content_type}
 
     async def ask() -> int:
-        connection = await connect()
         try:
-            status = await connection.ask(request)
-        except BaseException:
-            connection.close()
-            raise
-        idle.append(connection)
-        return status
+            async with session.post(url, data=io.BytesIO(body), headers=headers) as response:
+                await response.read()
+                return response.status
+        except aiohttp.ClientError:
+            return BROKEN
 
     return ask
 
@@ -214,11 +146,11 @@ def over_grpc(address: str, body: bytes) -> Ask:
     return ask
 
 
-def choose(address: str, content_type: str, body: bytes) -> Ask:
+def choose(session: aiohttp.ClientSession, address: str, content_type: str, body: bytes) -> Ask:
     """How to ask an address, by its scheme."""
     parts = urlsplit(address)
     if parts.scheme == "http" and parts.hostname:
-        return over_http(address, content_type, body)
+        return over_http(session, address, content_type, body)
     if parts.scheme == "grpc" and parts.port:
         return over_grpc(parts.netloc, body)
     raise TutorialError(f"{address} is no address such as http://host:9696/ or grpc://host:8500")
@@ -275,8 +207,10 @@ def main() -> None:
     body = sys.stdin.buffer.read()
 
     async def run() -> Result:
-        asks = [choose(address, options.type, body) for address in options.addresses]
-        return await load(asks, options)
+        connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
+        async with aiohttp.ClientSession(connector=connections) as session:
+            asks = [choose(session, address, options.type, body) for address in options.addresses]
+            return await load(asks, options)
 
     try:
         json.dump(asdict(asyncio.run(run())), sys.stdout)

@@ -1,54 +1,46 @@
-"""The folder that a model server serves: models/NAME/ with its versions and contract.json."""
+"""Write and find models/NAME/: the folder that a model server serves, with its contract.json."""
 
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from tutorial import TutorialError
 
-BUNDLED = ("starter", "course")  # what MODEL may be, apart from a path
-
-
-def served_name(model: str) -> str:
-    """The name under which a model is served when nobody gives one: from MODEL, word or path."""
-    return model if model in BUNDLED else Path(model).stem
-
 
 def publish(draft: Path, folder: Path, version: int, contract: dict) -> Path:
-    """Copy the SavedModel `draft` to `folder`/`version`, and write contract.json beside it.
+    """Copy the SavedModel `draft` to `folder`/`version` and write contract.json beside it.
 
-    A version of that number is replaced. The copy gets its final name only when it is whole, so a
-    server that watches the folder never sees half a version.
+    A version of that number is replaced. The copy gets its name only when it is complete, so a
+    server that watches the folder never sees half a version. Returns the version's folder.
     """
     final = folder / str(version)
-    unfinished = folder / f".{version}.unfinished"  # not a number: servers pass it over
-    replaced = folder / f".{version}.replaced"
-    for leftover in (unfinished, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copytree(draft, unfinished)
-        note = folder / ".contract.json.unfinished"
-        note.write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
-        if final.exists():
-            os.replace(final, replaced)
-        os.replace(unfinished, final)
-        os.replace(note, folder / "contract.json")
+        # Servers ignore the temporary folder, because its name is no number.
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+            unfinished = Path(name)
+            shutil.copytree(draft, unfinished / "new")
+            text = json.dumps(contract, indent=2) + "\n"
+            (unfinished / "contract.json").write_text(text, encoding="utf-8")
+            if final.exists():
+                os.replace(final, unfinished / "old")
+            os.replace(unfinished / "new", final)
+            os.replace(unfinished / "contract.json", folder / "contract.json")
     finally:
-        for leftover in (unfinished, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if not versions(folder):  # a first version that failed leaves no empty folder
-            shutil.rmtree(folder, ignore_errors=True)
+        if not versions(folder):
+            shutil.rmtree(folder)
     return final
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a model's folder, in rising order; the last one is served."""
+    """Return the versions in a model's folder, in rising order; servers serve the last one."""
     return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
 
 
 def require(models_dir: str | Path, name: str) -> Path:
-    """The folder of a converted model; TutorialError says how to make it where it is missing."""
+    """Return the folder of a converted model; raise TutorialError if there is none."""
     folder = Path(models_dir) / name
     if not (folder / "contract.json").exists() or not versions(folder):
         raise TutorialError(

@@ -1,4 +1,4 @@
-"""Run notebooks with papermill; as a command, all of them in order, with a progress bar.
+"""Run notebooks with papermill; as a command, run all lessons in order.
 
 python -m tutorial.notebooks        executed copies under build/notebooks/
 """
@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tutorial import TutorialError
+from tutorial import ROOT, TutorialError
 
-ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ROOT / "build/notebooks"
 
 
 def lessons() -> list[Path]:
-    """The numbered notebooks, in order."""
+    """Return the numbered notebooks, in order."""
     return sorted((ROOT / "notebooks").glob("[0-9][0-9]*-*.ipynb"))
 
 
@@ -23,10 +22,10 @@ def execute(
 ) -> Path:
     """Run a notebook in its own folder; return the executed copy.
 
-    Raises TutorialError for a parameter that the notebook does not have, and for a cell that fails:
-    with the cell's own words where it raised TutorialError itself.
+    Raises TutorialError for a parameter that the notebook does not have, and for a cell that fails.
+    The message is that of the cell if the cell raised TutorialError itself.
     """
-    import papermill  # here, since it takes a second to load
+    import papermill  # takes a second to load
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -42,7 +41,7 @@ def execute(
             parameters or {},
             kernel_name="python3",
             cwd=notebook.parent,
-            stderr_file=sys.stderr,  # a download shows its progress bar there
+            stderr_file=sys.stderr,  # progress bars appear there
             config=Config(KernelManager={"transport": "ipc"}),  # no port that others could reach
         )
     except PapermillExecutionError as error:

@@ -1,9 +1,10 @@
-"""The command behind `make run`: convert the model, start both tiers, show an answer, wait.
+"""Convert a model, start both tiers and show an answer: the command behind `make run`.
 
 python -m tutorial.run --model starter
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -15,17 +16,17 @@ from pathlib import Path
 
 import requests
 
-from tutorial import TutorialError, services
-from tutorial.model_folder import BUNDLED, served_name, versions
+from tutorial import ROOT, TutorialError, services, sources
+from tutorial.model_folder import versions
 from tutorial.notebooks import execute
 from tutorial.processes import Server, port_open, start_server
 
-NOTEBOOK = services.ROOT / "notebooks/01-convert-model.ipynb"
+NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
 SAMPLE = Path("starter/samples/t-shirt.jpg")
 
 
 def main() -> None:
-    """Run from the project's root, until Ctrl-C or until a server ends."""
+    """Run the services until Ctrl-C, or until one of them ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="starter", help="starter, course, or a model's path")
     parser.add_argument("--labels", default="", help="classes of your own model: cat,dog,bird")
@@ -35,18 +36,18 @@ def main() -> None:
     parser.add_argument("--model-port", type=int, default=8500)
     args = parser.parse_args()
     try:
-        refuse_ports_in_use(
+        check_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
         name = convert(args.model, args.labels, args.preprocessing)
         print(f"Starting the model server and the gateway for {name}", flush=True)
-        told_to_end = catch_signals()
+        signals = catch_signals()
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
-            welcome(args.gateway_port)
-            while servers.running and not told_to_end:
+            welcome(args.gateway_port, servers.log)
+            while servers.running and not signals:
                 time.sleep(0.2)
-        if not told_to_end:
-            raise TutorialError(f"a server ended: {servers.log} says why")
+        if not signals:
+            raise TutorialError(f"a server ended; {servers.log} says why")
     except TutorialError as error:
         sys.exit(f"make run: {error}")
     except KeyboardInterrupt:
@@ -54,23 +55,23 @@ def main() -> None:
 
 
 def catch_signals() -> list[int]:
-    """Make Ctrl-C, TERM and HUP raise KeyboardInterrupt; return the list in which they are noted.
+    """Make Ctrl-C, TERM and HUP raise KeyboardInterrupt; return a list that collects them.
 
-    The note is for the case that the exception meets a destructor, where Python drops it.
+    Python drops an exception that is raised in a destructor. The list still has the signal then.
     """
-    noted: list[int] = []
+    caught: list[int] = []
 
-    def end(number: int, _: object) -> None:
-        noted.append(number)
+    def interrupt(number: int, _: object) -> None:
+        caught.append(number)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    return noted
+        signal.signal(number, interrupt)
+    return caught
 
 
-def refuse_ports_in_use(**ports: int) -> None:
-    """Raise TutorialError, before any work, where something listens on one of the ports."""
+def check_ports(**ports: int) -> None:
+    """Raise TutorialError if one of the ports is in use; the keys are make's variables."""
     for variable, port in ports.items():
         if port_open(port):
             raise TutorialError(
@@ -80,50 +81,56 @@ def refuse_ports_in_use(**ports: int) -> None:
 
 
 def convert(model: str, labels: str, preprocessing: str) -> str:
-    """Run notebook 01 for the model, unless that was done with the same inputs; return its name."""
+    """Run notebook 01 for `model` and return its name in models/.
+
+    Nothing is done if the result of the same inputs is there. Two commands at once convert a model
+    only once. A model that cannot work is refused before the notebook starts.
+    """
+    source, name = sources.find_model(model), sources.served_name(model)
+    sources.read_labels(model, labels)
     parameters = {
-        "MODEL": model if model in BUNDLED else str(Path(model).expanduser().resolve()),
+        "MODEL": model if model in sources.BUNDLED else str(Path(model).expanduser().resolve()),
         "LABELS": labels,
-        "MODEL_NAME": served_name(model),
+        "MODEL_NAME": name,
         "PREPROCESSING": preprocessing,
     }
-    folder = services.ROOT / "models" / parameters["MODEL_NAME"]
-    record = services.BUILD / "converted" / f"{folder.name}.json"
-    if versions(folder) and record.exists() and record.read_text() == fingerprint(parameters):
-        return folder.name
-    record.unlink(missing_ok=True)
-    print(f"Converting {model} with {NOTEBOOK.relative_to(services.ROOT)}", flush=True)
-    execute(NOTEBOOK, parameters)
+    record = services.BUILD / "converted" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(fingerprint(parameters))
-    return folder.name
+    with record.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = record.exists() and record.read_text() == fingerprint(source, parameters)
+        if not done or not versions(ROOT / "models" / name):
+            record.unlink(missing_ok=True)
+            print(f"Converting {model} with {NOTEBOOK.relative_to(ROOT)}", flush=True)
+            execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
+            record.write_text(fingerprint(source, parameters))
+    return name
 
 
-def fingerprint(parameters: dict[str, str]) -> str:
-    """What a conversion depends on and what it wrote: equal means that nothing has to be done."""
-    model = parameters["MODEL"]
-    source = services.ROOT / "starter/starter.h5" if model == "starter" else Path(model)
+def fingerprint(source: Path, parameters: dict[str, str]) -> str:
+    """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     files = sorted(source.rglob("*")) if source.is_dir() else [source]
     stats = [file.stat() for file in files if file.is_file()]
-    contract = services.ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
+    contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
+    code = [path.read_bytes() for path in (NOTEBOOK, ROOT / "tutorial/convert.py")]
     facts = {
         "parameters": parameters,
         "source": [(stat.st_size, stat.st_mtime_ns) for stat in stats],
-        "notebook": hashlib.sha256(NOTEBOOK.read_bytes()).hexdigest(),
+        "code": hashlib.sha256(b"".join(code)).hexdigest(),
         "contract": contract.read_text() if contract.exists() else None,
     }
     return json.dumps(facts, indent=1)
 
 
 def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Server:
-    """Start the Procfile's processes; return when the gateway is ready."""
+    """Start the processes of the Procfile; return when the gateway is ready."""
     binaries = Path(sys.executable).parent
     return start_server(
         "the services",
         [sys.executable, "-m", "honcho", "--no-colour", "start"],
         ready=lambda: services.http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
-        log=services.BUILD / "logs/run.log",
-        cwd=services.ROOT,
+        log=services.BUILD / f"logs/run-{gateway_port}.log",
+        cwd=ROOT,
         env={
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
             "MODEL_NAME": name,
@@ -134,14 +141,14 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
             "GATEWAY_CONTRACT": f"models/{name}/contract.json",
         },
         timeout=120,
-        grace=10,  # honcho ends its processes itself
+        grace=10,  # honcho ends its own processes
     )
 
 
-def welcome(gateway_port: int) -> None:
-    """Print where the page is, a line that works when pasted, and the answer it gives."""
+def welcome(gateway_port: int, log: Path) -> None:
+    """Print the address of the page, a command that works when pasted, and its answer."""
     base = f"http://127.0.0.1:{gateway_port}"
-    with open(services.ROOT / SAMPLE, "rb") as picture:
+    with open(ROOT / SAMPLE, "rb") as picture:
         answer = requests.post(f"{base}/predict", files={"file": picture}, timeout=60)
     if answer.status_code != requests.codes.ok:
         raise TutorialError(f"the gateway answered {answer.status_code}: {answer.text}")
@@ -149,9 +156,7 @@ def welcome(gateway_port: int) -> None:
     print(f"  In a shell   curl {base}/predict -F file=@{SAMPLE}\n")
     for label, score in sorted(answer.json().items(), key=lambda pair: -pair[1]):
         print(f"    {label:12} {score:7.2f}")
-    print(
-        f"\n  Logs are in {services.BUILD.name}/logs/run.log. Ctrl-C ends everything.", flush=True
-    )
+    print(f"\n  Logs are in {log.relative_to(ROOT)}. Ctrl-C ends everything.", flush=True)
 
 
 if __name__ == "__main__":

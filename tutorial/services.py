@@ -13,11 +13,12 @@ from pathlib import Path
 
 import grpc
 
+from tutorial import ROOT
 from tutorial.processes import Server, free_port, free_ports, port_open, start_server
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
+LOGS = Path(os.environ.get("TUTORIAL_LOGS", BUILD / "logs"))
 # The gateway's, as in Dockerfile.gateway: glibc returns large pictures' memory to the system.
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
@@ -61,7 +62,7 @@ def start_model_server(name: str, command: list[str], port: int) -> Server:
         name,
         command,
         ready=lambda: grpc_answers(port),
-        log=BUILD / "logs" / f"{name}.log",
+        log=LOGS / f"{name}.log",
         timeout=120,
     )
 
@@ -104,7 +105,7 @@ def start_gateway(
         name,
         [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gateway/gunicorn.conf.py")],
         ready=lambda: http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
-        log=BUILD / "logs" / f"{name}.log",
+        log=LOGS / f"{name}.log",
         env={
             "PYTHONPATH": os.fspath(STUBS),
             **MALLOC,
@@ -140,7 +141,7 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
         "compose",
         [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
         ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
-        log=BUILD / "logs" / "compose.log",
+        log=LOGS / "compose.log",
         env={
             "MODEL_NAME": model_name,
             "MODEL_TARGET": "serving" if serving_has_an_image() else "model-server",
@@ -164,7 +165,7 @@ def start_picture_server(folder: Path, port: int) -> Server:
         "pictures",
         [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
         ready=lambda: port_open(port),
-        log=BUILD / "logs" / "pictures.log",
+        log=LOGS / "pictures.log",
         cwd=folder,
     )
 

@@ -59,7 +59,7 @@ def test_gateway_gives_what_is_asked_of_it(model):
         "gateway",
         [sys.executable, "-m", "gunicorn", "-c", str(services.ROOT / "gateway/gunicorn.conf.py")],
         ready=lambda: services.http_status(f"http://127.0.0.1:{admin}/readyz") == 200,
-        log=services.BUILD / "logs/gateway.log",
+        log=services.LOGS / "gateway.log",
         env={
             "PYTHONPATH": str(services.STUBS),
             "GATEWAY_BIND": f"127.0.0.1:{port}",

@@ -64,7 +64,7 @@ def test_it_serves_within_a_second(contract_file):
             "timed gateway",
             [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
             ready=lambda port=port: port_open(port),
-            log=services.BUILD / "logs/timed-gateway.log",
+            log=services.LOGS / "timed-gateway.log",
             cwd=services.ROOT,
             env={
                 "PYTHONPATH": os.fspath(services.STUBS),
@@ -102,7 +102,7 @@ def test_loaded_before_the_fork_it_answers_after_it(contract_file, fake_model):
         "preloaded gateway",
         [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py", "--preload", "-w2"],
         ready=lambda: services.http_status(ready) == 200,
-        log=services.BUILD / "logs/preloaded-gateway.log",
+        log=services.LOGS / "preloaded-gateway.log",
         cwd=services.ROOT,
         env={
             "PYTHONPATH": os.fspath(services.STUBS),

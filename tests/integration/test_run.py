@@ -1,10 +1,11 @@
-"""`make run` as a person meets it: an answer, a calm ending, clear words when it cannot work."""
+"""`make run` as a reader meets it: an answer, an orderly end, clear words when it cannot work."""
 
 import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,19 +14,20 @@ from contextlib import contextmanager
 import pytest
 
 from tests.browser import drop_file, launch
-from tutorial import services
-from tutorial.processes import free_port, port_open, wait_until
+from tutorial import ROOT, TutorialError
+from tutorial.processes import free_ports, port_open, wait_until
+from tutorial.run import check_ports
 
-STARTER = services.ROOT / "starter"
+PORTS = ("gateway-port", "admin-port", "model-port")
 
 
 @contextmanager
 def run(*arguments: str, ports: dict[str, int]):
-    """`make run`'s command, its output in one stream; ended with KILL at the end of the block."""
+    """Run the command of `make run`, its output in one stream; end it with KILL."""
     options = [f"--{name}={port}" for name, port in ports.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "tutorial.run", *options, *arguments],
-        cwd=services.ROOT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -39,7 +41,7 @@ def run(*arguments: str, ports: dict[str, int]):
 
 
 def read_until(process, words: str) -> str:
-    """The output up to the line with the words."""
+    """Return the output up to the line with the words."""
     lines = []
     for line in process.stdout:
         lines.append(line)
@@ -49,88 +51,84 @@ def read_until(process, words: str) -> str:
 
 
 @pytest.fixture
-def ports() -> dict[str, int]:
-    return {name: free_port() for name in ("gateway-port", "admin-port", "model-port")}
+def ports() -> list[dict[str, int]]:
+    """Free ports for two commands."""
+    numbers = free_ports(2 * len(PORTS))
+    return [dict(zip(PORTS, part, strict=True)) for part in (numbers[:3], numbers[3:])]
 
 
 def all_closed(ports) -> bool:
     return not any(port_open(port) for port in ports.values())
 
 
-def test_an_answer_a_page_and_a_calm_ending(ports):
-    with run(ports=ports) as process:
+def test_run_answers_on_a_page_and_in_a_shell_and_ends_at_ctrl_c(ports):
+    from playwright.sync_api import expect
+
+    with launch() as browser, run(ports=ports[0]) as process:
         said = read_until(process, "Ctrl-C")
         assert re.search(r"^ +t-shirt +\d", said, re.MULTILINE)  # the first and best of the answer
 
         [line] = re.findall(r"curl .+", said)
         answer = subprocess.run(
-            shlex.split(line), cwd=services.ROOT, capture_output=True, text=True, check=True
+            shlex.split(line), cwd=ROOT, capture_output=True, text=True, check=True
         )
         scores = json.loads(answer.stdout)
         assert max(scores, key=scores.get) == "t-shirt"
 
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
-    assert all_closed(ports)
-
-
-def test_a_second_run_answers_soon(ports):
-    begun = time.monotonic()
-    with run(ports=ports) as process:
-        said = read_until(process, "Ctrl-C")
-        took = time.monotonic() - begun
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-    assert "Converting" not in said
-    assert took < 25, took
-    assert all_closed(ports)
-
-
-def test_no_process_stays_when_it_is_killed(ports):
-    with run(ports=ports) as process:
-        read_until(process, "Ctrl-C")
-        process.kill()
-        wait_until(lambda: all_closed(ports), timeout=20, what="both servers to end")
-
-
-def test_the_page_in_a_real_browser(ports):
-    from playwright.sync_api import expect
-
-    with launch() as browser, run(ports=ports) as process:
-        read_until(process, "Ctrl-C")
         page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{ports['gateway-port']}/")
-        drop_file(page, STARTER / "samples/pants.jpg")
+        page.goto(f"http://127.0.0.1:{ports[0]['gateway-port']}/")
+        drop_file(page, ROOT / "starter/samples/pants.jpg")
         expect(page.get_by_role("status").first).to_contain_text("This looks like: pants")
         expect(page.locator("#best li")).to_have_count(10)
 
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert all_closed(ports[0])
 
-@pytest.mark.parametrize("taken", ["gateway-port", "admin-port", "model-port"])
-def test_a_port_in_use_is_named_with_the_way_out(taken, ports):
-    import socket
 
-    with socket.create_server(("127.0.0.1", ports[taken])), run(ports=ports) as process:
-        said, _ = process.communicate(timeout=20)
+def test_two_runs_at_once_convert_once_and_leave_no_process(ports, starter_model):
+    record = ROOT / "build/converted/starter.json"
+    record.unlink(missing_ok=True)
+    with run(ports=ports[0]) as one, run(ports=ports[1]) as other:
+        said = [read_until(process, "Ctrl-C") for process in (one, other)]
+        one.send_signal(signal.SIGTERM)
+        assert one.wait(timeout=20) == 0
+        assert all_closed(ports[0])
+        other.kill()
+        wait_until(lambda: all_closed(ports[1]), timeout=20, what="both servers to end")
+    assert sum("Converting" in each for each in said) == 1
+    assert record.exists()
+
+    begun = time.monotonic()
+    with run(ports=ports[0]) as third:
+        assert "Converting" not in read_until(third, "Ctrl-C")
+    assert time.monotonic() - begun < 25
+
+
+def test_a_port_in_use_is_named_with_the_way_out(ports):
+    port = ports[0]["admin-port"]
+    with socket.create_server(("127.0.0.1", port)):
+        with pytest.raises(TutorialError, match=f"^port {port} is in use: .*ADMIN_PORT={port + 1}"):
+            check_ports(GATEWAY_PORT=ports[0]["gateway-port"], ADMIN_PORT=port)
+        with run(ports=ports[0]) as process:
+            said, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    variable = taken.upper().replace("-", "_")
-    assert said.startswith(f"make run: port {ports[taken]} is in use")
-    assert f"make run {variable}={ports[taken] + 1}" in said
+    assert said.startswith(f"make run: port {port} is in use")
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [(None, "there is no file"), (b"not a model", "cannot be read as a Keras model")],
-    ids=["missing", "broken"],
-)
-def test_a_model_that_cannot_be_used_is_one_clear_line(content, words, ports, tmp_path):
-    path = tmp_path / "unusable_model.h5"
-    if content is not None:
-        path.write_bytes(content)
-    with run(f"--model={path}", "--labels=a,b", ports=ports) as process:
+def test_a_missing_model_is_one_clear_line(ports, tmp_path):
+    with run(f"--model={tmp_path / 'no.h5'}", "--labels=a,b", ports=ports[0]) as process:
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said.startswith("make run: there is no file")
+    assert said.count("\n") == 1
+
+
+def test_a_model_that_the_notebook_refuses_is_one_clear_line(ports):
+    model = ROOT / "tests/data/keras27-nested-xception-tiny.h5"
+    with run(f"--model={model}", "--labels=a,b", ports=ports[0]) as process:
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    last = said.strip().splitlines()[-1]
-    assert last.startswith("make run: ")
-    assert words in last
-    assert not (services.ROOT / "models/unusable_model").exists()
+    assert said.strip().splitlines()[-1].startswith("make run: 2 labels need one output")
+    assert not (ROOT / "models" / model.stem).exists()

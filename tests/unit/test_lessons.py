@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tutorial.notebooks import ROOT, lessons
+from tutorial import ROOT
+from tutorial.notebooks import lessons
 
 
 def cells(path, kind):

@@ -1,4 +1,4 @@
-"""models/NAME: whole or not there at all."""
+"""A model's folder is complete or not there at all."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tutorial import TutorialError
-from tutorial.model_folder import publish, require, served_name, versions
+from tutorial.model_folder import publish, require, versions
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_copy_that_fails_changes_nothing(draft, tmp_path, monkeypatch, there_b
 
 
 def test_the_newest_version_is_a_number_not_a_word(tmp_path):
-    for name in ("2", "10", "9-draft", ".11.unfinished"):
+    for name in ("2", "10", "9-draft", ".unfinished-11"):
         (tmp_path / name).mkdir()
     assert versions(tmp_path) == [2, 10]
 
@@ -69,11 +69,3 @@ def test_the_newest_version_is_a_number_not_a_word(tmp_path):
 def test_a_missing_model_says_which_notebook_makes_it(tmp_path):
     with pytest.raises(TutorialError, match="run notebook 01-convert-model first"):
         require(tmp_path, "mine")
-
-
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [("starter", "starter"), ("course", "course"), ("../a/cats.h5", "cats"), ("dogs/", "dogs")],
-)
-def test_the_served_name(model, name):
-    assert served_name(model) == name

@@ -1,0 +1,40 @@
+"""Give integration tests the real TensorFlow, and each process ports and logs of its own."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Iterator
+from itertools import cycle
+
+from tutorial import processes, services
+
+PORTS = range(20_000, 32_000)  # below those that the system itself gives to clients and port 0
+
+
+def own_ports(worker: int, workers: int) -> Iterator[int]:
+    """Yield ports from this worker's share of PORTS, from a random start, in a circle."""
+    share = PORTS[worker::workers]
+    start = random.randrange(len(share))
+    return cycle([*share[start:], *share[:start]])
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on which nothing listens, and which no other worker is given."""
+    found: list[int] = []
+    while len(found) < count:
+        try:
+            socket.create_server(("127.0.0.1", port := next(_ports))).close()
+        except OSError:
+            continue
+        found.append(port)
+    return found
+
+
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+_ports = own_ports(int(_worker[2:]), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+processes.free_ports = services.free_ports = free_ports
+services.LOGS = services.LOGS / _worker
+os.environ["TUTORIAL_LOGS"] = str(services.LOGS)  # for lessons and programs that tests start
+
+sys.path[:] = [path for path in sys.path if path != str(services.STUBS)]

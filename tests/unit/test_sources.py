@@ -1,0 +1,90 @@
+"""The file of a model is found, and its format known, before TensorFlow is loaded."""
+
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import pytest
+
+from tutorial import ROOT, TutorialError, sources
+
+
+@pytest.fixture
+def files(tmp_path):
+    """One file of each format: a dict from the format to the path."""
+    h5, archive, saved = tmp_path / "a.h5", tmp_path / "b.keras", tmp_path / "c"
+    h5py.File(h5, "w").close()
+    zipfile.ZipFile(archive, "w").close()
+    saved.mkdir()
+    (saved / "saved_model.pb").touch()
+    return {".h5": h5, ".keras": archive, "SavedModel": saved}
+
+
+def test_the_format_is_read_from_the_content(files):
+    assert {key: sources.model_format(path) for key, path in files.items()} == {
+        key: key for key in files
+    }
+
+
+def test_a_path_is_found_as_it_is(files):
+    assert sources.find_model(str(files[".h5"])) == files[".h5"]
+
+
+def test_the_starter_model_is_part_of_the_repository():
+    assert sources.find_model("starter") == ROOT / "starter/starter.h5"
+
+
+def test_the_course_model_is_downloaded_and_verified(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sources, "download", lambda *args, **kwargs: asked.append((args, kwargs)))
+    sources.find_model("course")
+    [((url, path), verify)] = asked
+    assert url.endswith("/chapter7-model/xception_v4_large_08_0.894.h5")
+    assert path == ROOT / "downloads/xception_v4_large_08_0.894.h5"
+    assert verify == {"git_blob": "df8ca9d2747dab6be89d9af3ac95040bb3c0b424"}
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "there is no file"),
+        (lambda path: path.write_bytes(b"not a model"), "cannot be read as a Keras model"),
+        (lambda path: path.mkdir(), "has no saved_model.pb"),
+    ],
+    ids=["missing", "broken", "empty folder"],
+)
+def test_a_model_that_cannot_be_used_is_named(tmp_path, make, words):
+    path = tmp_path / "model.h5"
+    make(path)
+    with pytest.raises(TutorialError, match=words) as caught:
+        sources.find_model(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_labels_are_separated_by_commas():
+    assert sources.read_labels("mine.h5", "cat, dog ,bird") == ["cat", "dog", "bird"]
+    assert len(sources.read_labels("starter", "")) == 10
+
+
+def test_a_model_of_ones_own_needs_labels():
+    with pytest.raises(TutorialError, match="LABELS=cat,dog"):
+        sources.read_labels("mine.h5", "")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("starter", "starter"), ("course", "course"), ("../a/cats.h5", "cats"), ("dogs/", "dogs")],
+)
+def test_served_name_is_the_word_or_the_name_of_the_file(model, name):
+    assert sources.served_name(model) == name
+
+
+def test_make_run_refuses_a_model_without_loading_tensorflow(tmp_path):
+    code = (
+        "import sys, tutorial.run as run\n"
+        "try: run.convert(sys.argv[1], 'a,b', 'xception')\n"
+        "except run.TutorialError: assert not {'tensorflow', 'papermill'} & sys.modules.keys()\n"
+        "else: sys.exit('it was not refused')"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "no.h5"], cwd=ROOT, check=True)

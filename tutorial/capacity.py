@@ -1,0 +1,240 @@
+"""Estimate how many replicas each tier needs for a load, by simulating every image.
+
+An image takes the same path as in the cluster. A Service picks a gateway at random. A gateway works
+on one image at a time and passes its images to the models in turn. A model runs what waits in
+front of it as one batch, and starts the next batch when that one ends.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutorial import TutorialError
+
+GATEWAY_LIMIT = 0.7  # the share of time that a gateway may be busy
+WARM_UP = 0.1  # the share of images that come before the queues have their usual length
+
+
+class CannotBeMet(TutorialError):
+    """Raised for a p99 that no number of replicas can reach."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway: a process with one core.
+
+    Attributes:
+        cpu_seconds: Mean processor time of one image.
+        price_per_hour: Price of one replica, in any currency.
+        variation: Standard deviation of the processor time, divided by its mean.
+    """
+
+    cpu_seconds: float
+    price_per_hour: float
+    variation: float = 0.3
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model server, which runs one batch at a time.
+
+    Attributes:
+        fixed_seconds: Time of a batch, whatever its size.
+        image_seconds: Time that each image adds.
+        price_per_hour: Price of one replica, in any currency.
+        largest_batch: The server's `max_batch_size`.
+        timeout: The server's `batch_timeout_micros`, in seconds.
+        pads: Whether batches are filled up to a power of two, as is usual on a GPU.
+    """
+
+    fixed_seconds: float
+    image_seconds: float
+    price_per_hour: float
+    largest_batch: int = 32
+    timeout: float = 0.0
+    pads: bool = False
+
+    def seconds(self, images: int) -> float:
+        """Return how long a batch of `images` takes."""
+        if self.pads:
+            images = min(self.largest_batch, 1 << (images - 1).bit_length())
+        return self.fixed_seconds + images * self.image_seconds
+
+    def images_per_second(self) -> float:
+        """Return the most that one replica can do: full batches without a pause."""
+        return self.largest_batch / self.seconds(self.largest_batch)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The result of a simulation: `latencies` in seconds, and how busy the models were."""
+
+    latencies: np.ndarray
+    model_busy: float
+    mean_batch: float
+
+    def percentile(self, percent: float) -> float:
+        """Return the seconds within which `percent` % of the images were answered."""
+        return float(np.percentile(self.latencies, percent))
+
+
+def fit_batches(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """Fit a straight line through measured batches; return (fixed, per image) seconds.
+
+    Relative errors count, so that small batches weigh as much as large ones. A negative part is
+    set to zero. Raises TutorialError for fewer than two sizes.
+    """
+    sizes, seconds = np.asarray(sizes, float), np.asarray(seconds, float)
+    if len(set(sizes)) < 2:
+        raise TutorialError("measure batches of at least two sizes: one size fits any line")
+    image, fixed = np.polyfit(sizes, seconds, 1, w=1 / seconds)
+    return max(0.0, float(fixed)), max(0.0, float(image))
+
+
+def simulate(
+    gateway: Gateway,
+    model: Model,
+    *,
+    rate: float,
+    gateways: int,
+    models: int,
+    overhead: float = 0.0,
+    images: int = 10_000,
+    seed: int = 1,
+) -> Simulated:
+    """Send `images` through both tiers, `rate` a second at random times.
+
+    `overhead` is the time of messages and network in seconds; it is added to every latency. The
+    same seed gives the same result. With a rate that is too high, queues grow until the end.
+    """
+    random = np.random.default_rng(seed)
+    arrived = random.exponential(1 / rate, images).cumsum()
+    shape = gateway.variation**-2
+    work = random.gamma(shape, gateway.cpu_seconds / shape, images)
+    chosen = random.integers(gateways, size=images)
+    first_model = random.integers(models, size=gateways)
+
+    prepared, target = np.empty(images), np.empty(images, int)
+    for number in range(gateways):
+        mine = np.flatnonzero(chosen == number)
+        free = 0.0
+        for image in mine:
+            free = prepared[image] = max(free, arrived[image]) + work[image]
+        target[mine] = (first_model[number] + np.arange(len(mine))) % models
+
+    answered = np.empty(images)
+    busy, batches, end = 0.0, 0, 0.0
+    for number in range(models):
+        mine = np.flatnonzero(target == number)
+        mine = mine[np.argsort(prepared[mine])]
+        sizes, ends = _run_batches(prepared[mine], model)
+        answered[mine] = np.repeat(ends, sizes)
+        busy += sum(model.seconds(size) for size in sizes)
+        batches += len(sizes)
+        end = max([end, *ends])
+    latencies = (answered - arrived + overhead)[round(WARM_UP * images) :]
+    return Simulated(latencies, busy / (models * end), images / batches)
+
+
+def _run_batches(arrivals: np.ndarray, model: Model) -> tuple[list[int], list[float]]:
+    """Run images that arrive at one model; return the size and the end of each batch."""
+    sizes: list[int] = []
+    ends: list[float] = []
+    begin, free = 0, 0.0
+    while begin < len(arrivals):
+        fills = begin + model.largest_batch - 1
+        full = arrivals[fills] if fills < len(arrivals) else math.inf
+        start = max(free, min(full, arrivals[begin] + model.timeout))
+        waiting = np.searchsorted(arrivals, start, side="right") - begin
+        size = int(min(waiting, model.largest_batch))
+        free = start + model.seconds(size)
+        sizes.append(size)
+        ends.append(free)
+        begin += size
+    return sizes, ends
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The number of replicas for a load.
+
+    Attributes:
+        rate: Images per second of the whole service.
+        model_rate: Images per second that one model can take within the p99.
+        gateways_needed: Gateways that are enough as long as all of them run.
+        models_needed: Models that are enough as long as all of them run.
+        gateways: Gateways to run, spare replicas included.
+        models: Models to run, spare replicas included.
+        price_per_hour: Price of all replicas.
+    """
+
+    rate: float
+    model_rate: float
+    gateways_needed: int
+    models_needed: int
+    gateways: int
+    models: int
+    price_per_hour: float
+
+    @property
+    def price_per_million(self) -> float:
+        """Price of a million images while the load lasts."""
+        return self.price_per_hour / (3600 * self.rate) * 1e6
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gateways} gateways ({self.gateways_needed} needed),"
+            f" {self.models} models ({self.models_needed} needed):"
+            f" {self.price_per_hour:.2f} an hour, {self.price_per_million:.2f} a million images"
+        )
+
+
+def rate_of_one_model(
+    gateway: Gateway, model: Model, *, p99: float, overhead: float = 0.0
+) -> float:
+    """Return the most images per second that one model can take, with 99% answered within `p99`.
+
+    Raises CannotBeMet if even a model with almost nothing to do is too slow.
+    """
+
+    def late(rate: float) -> bool:
+        gateways = _gateways_for(gateway, rate)
+        found = simulate(gateway, model, rate=rate, gateways=gateways, models=1, overhead=overhead)
+        return found.percentile(99) > p99
+
+    low, high = 0.01 * model.images_per_second(), model.images_per_second()
+    if late(low):
+        alone = overhead + gateway.cpu_seconds + model.timeout + model.seconds(1)
+        raise CannotBeMet(
+            f"no number of replicas has a p99 of {p99:g} s: one image alone takes {alone:.2g} s."
+            " Ask for more time, or use a faster model"
+        )
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (low, middle) if late(middle) else (middle, high)
+    return low
+
+
+def plan(
+    gateway: Gateway,
+    model: Model,
+    *,
+    rate: float,
+    p99: float,
+    overhead: float = 0.0,
+    spare: int = 1,
+) -> Plan:
+    """Return the replicas that answer 99% of `rate` images per second within `p99` seconds.
+
+    Each tier gets `spare` replicas more than it needs, so that this many can be lost.
+    """
+    model_rate = rate_of_one_model(gateway, model, p99=p99, overhead=overhead)
+    gateways, models = _gateways_for(gateway, rate), math.ceil(rate / model_rate)
+    price = (gateways + spare) * gateway.price_per_hour + (models + spare) * model.price_per_hour
+    return Plan(rate, model_rate, gateways, models, gateways + spare, models + spare, price)
+
+
+def _gateways_for(gateway: Gateway, rate: float) -> int:
+    return math.ceil(rate * gateway.cpu_seconds / GATEWAY_LIMIT)

@@ -1,0 +1,62 @@
+"""Find the file of a model, before TensorFlow is loaded."""
+
+import zipfile
+from pathlib import Path
+
+import h5py
+
+from tutorial import ROOT, TutorialError
+from tutorial.downloads import download
+
+CLOTHES = "dress,hat,longsleeve,outwear,pants,shirt,shoes,shorts,skirt,t-shirt"
+BUNDLED = ("starter", "course")  # what MODEL may be, apart from a path
+STARTER = ROOT / "starter/starter.h5"
+COURSE = ROOT / "downloads/xception_v4_large_08_0.894.h5"
+COURSE_URL = (
+    "https://github.com/DataTalksClub/machine-learning-zoomcamp/releases/download/chapter7-model/"
+    + COURSE.name
+)
+COURSE_GIT_BLOB = "df8ca9d2747dab6be89d9af3ac95040bb3c0b424"
+
+
+def find_model(model: str) -> Path:
+    """Return the path of a model's file; `model` is "starter", "course" or a path.
+
+    The course's model is downloaded at first. Raises TutorialError if there is no such file, or if
+    it is neither a .h5 file, a .keras file nor the folder of a SavedModel.
+    """
+    if model == "course":
+        return download(COURSE_URL, COURSE, git_blob=COURSE_GIT_BLOB)
+    path = STARTER if model == "starter" else Path(model)
+    model_format(path)
+    return path
+
+
+def model_format(path: Path) -> str:
+    """Return "SavedModel", ".keras" or ".h5", from the content of `path`."""
+    if (path / "saved_model.pb").exists():
+        return "SavedModel"
+    if path.is_dir():
+        raise TutorialError(f"{path} has no saved_model.pb: give MODEL the folder of a SavedModel")
+    if not path.exists():
+        raise TutorialError(f"there is no file {path}: give MODEL the path of a Keras file")
+    if zipfile.is_zipfile(path):
+        return ".keras"
+    if h5py.is_hdf5(path):
+        return ".h5"
+    raise TutorialError(f"{path} cannot be read as a Keras model: it is neither .h5 nor .keras")
+
+
+def read_labels(model: str, labels: str) -> list[str]:
+    """Return the class names in `labels`, which are separated by commas.
+
+    The models of this tutorial need none. Raises TutorialError if another model has none.
+    """
+    if model not in BUNDLED and not labels:
+        raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
+    return [label.strip() for label in (labels or CLOTHES).split(",")]
+
+
+def served_name(model: str) -> str:
+    """Return the name to serve a model under: "starter", "course" or the file's name."""
+    return model if model in BUNDLED else Path(model).stem
