@@ -1,4 +1,4 @@
-"""gateway/operations/settings: what is wrong is said before the start, and docs/gateway.md is right."""
+"""gateway/operations/settings: a wrong setting stops the start, and docs/gateway.md is right."""
 
 import pytest
 
