@@ -11,7 +11,7 @@ from PIL import Image
 from tutorial import TutorialError
 from tutorial.notebooks import ROOT, execute
 
-NOTEBOOK = ROOT / "notebooks/extras/train-starter-model.ipynb"
+NOTEBOOK = ROOT / "notebooks/in-depth/train-the-starter-model.ipynb"
 COLOURS = {"hat": (200, 60, 60), "pants": (60, 60, 200), "t-shirt": (60, 180, 60)}
 
 
