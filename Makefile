@@ -34,7 +34,7 @@ run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	  --preprocessing "$(PREPROCESSING)" \
 	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
-test: lint test-unit test-notebooks test-integration  ## everything; CONTRIBUTING.md says how long it takes
+test: lint test-unit test-notebooks test-integration  ## everything: lint, unit tests, lessons, integration tests
 
 test-unit: $(READY)  ## what needs no TensorFlow, a minute
 	@$(PYTEST) $(PARALLEL) tests/unit
