@@ -4,6 +4,7 @@ python -m tutorial.notebooks        executed copies under build/notebooks/
 """
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,18 @@ def execute(
     output = output or EXECUTED / notebook.name
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            notebook,
-            output,
-            parameters or {},
-            kernel_name="python3",
-            cwd=notebook.parent,
-            stderr_file=sys.stderr,  # progress bars appear there
-            config=Config(KernelManager={"transport": "ipc"}),  # no port that others could reach
-        )
+        # Sockets in a private folder: no port that others could reach. By default all kernels name
+        # their sockets alike, and two that start at once take each other's.
+        with tempfile.TemporaryDirectory() as sockets:
+            papermill.execute_notebook(
+                notebook,
+                output,
+                parameters or {},
+                kernel_name="python3",
+                cwd=notebook.parent,
+                stderr_file=sys.stderr,  # progress bars appear there
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            )
     except PapermillExecutionError as error:
         if error.ename == "TutorialError":
             raise TutorialError(error.evalue) from None
