@@ -82,6 +82,7 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
     Raises OSError or ValueError if there are none, TimeoutError at the deadline.
     """
     answer: Future[list] = Future()
+    lookups = _lookups
 
     def look_up() -> None:
         try:
@@ -89,9 +90,9 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
         except Exception as error:
             answer.set_exception(error)
         finally:
-            _lookups.release()
+            lookups.release()
 
-    if not _lookups.acquire(timeout=deadline.remaining()):
+    if not lookups.acquire(timeout=deadline.remaining()):
         raise TimeoutError("too many names are being looked up")
     _thread.start_new_thread(look_up, ())  # half the cost of a threading.Thread
     return [found[4][0] for found in answer.result(deadline.remaining())]

@@ -109,7 +109,8 @@ def predict(client: ModelClient, pixels: np.ndarray, *, timeout: float) -> Predi
     All calls share `timeout`, in seconds. Raises grpc.RpcError, DeadlineError, ModelMismatchError.
     """
     deadline = Deadline.after(timeout)
-    for signature in client.signatures or describe(client, timeout=timeout):
+    signatures = client.signatures or describe(client, timeout=timeout)
+    for signature in signatures:
         images = pixels
         if signature.input_dtype == np.float32:
             images = scale(pixels, client.contract.preprocessing)
@@ -117,7 +118,7 @@ def predict(client: ModelClient, pixels: np.ndarray, *, timeout: float) -> Predi
             prediction = call_predict(client, signature, images, timeout=deadline.remaining())
             return check_answer(prediction, len(pixels), len(client.contract.labels))
         except grpc.RpcError as error:
-            if error.code() not in REFUSED:
+            if error.code() in REFUSED:
+                client.signatures = ()  # another model may have taken over
+            if error.code() not in REFUSED or signature is signatures[-1]:
                 raise
-            refusal, client.signatures = error, ()  # another model may have taken over
-    raise refusal

@@ -39,7 +39,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    number = partial(add, type=int, metavar="N")
+    number = partial(add, type=_whole_number, metavar="N")
     switch = partial(add, type=_switch, nargs="?", const=True, metavar="true|false")
     add("--version", action="version", version=f"TensorFlow {version('tensorflow')}")
 
@@ -88,3 +88,9 @@ def _channel_arguments(text: str) -> dict[str, int | str]:
             raise argparse.ArgumentTypeError(f"{item!r} is not of the form key=value")
         arguments[key] = int(value) if value.lstrip("-").isdigit() else value
     return arguments
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)

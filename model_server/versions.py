@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class Model:
         version = self._versions.get(number)
         if version and version.state == ModelVersionStatus.AVAILABLE:
             return True
-        files = frozenset((file, file.lstat().st_mtime_ns) for file in path.rglob("*"))
+        files = _state_of_files(path)
         if version and version.error and version.files == files:
             return False
         version = Version(files)
@@ -172,3 +172,13 @@ def not_served(name: str, version: int | None) -> tf.errors.NotFoundError:
     """Return the error of a request for a model, or a version of it, that is not served."""
     which = "a version" if version is None else f"version {version}"
     return errors.NotFound(f'model "{name}": {which} is not served here')
+
+
+def _state_of_files(folder: Path) -> frozenset[tuple[Path, int, int]]:
+    """Return path, size and time of each file in `folder`; a file may vanish meanwhile."""
+    found = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):
+            state = file.stat()
+            found.append((file, state.st_size, state.st_mtime_ns))
+    return frozenset(found)

@@ -1,5 +1,6 @@
 """The warm-up file of a SavedModel: requests that are run before its version is served."""
 
+import logging
 from pathlib import Path
 
 import tensorflow as tf
@@ -9,14 +10,15 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from model_server import errors
 from model_server.servable import Servable
 
+_log = logging.getLogger(__name__)
 LARGEST = 1000  # records that are run
 
 
 def replay(model: Servable, path: Path) -> int:
     """Run the requests in assets.extra/tf_serving_warmup_requests, if the SavedModel has that file.
 
-    Returns how many there are. Raises tf.errors.OpError when the file is damaged or a request
-    fails.
+    Returns how many were run: records of another kind than predict_log are skipped. Raises
+    tf.errors.OpError when the file is damaged or a request fails.
     """
     file = path / "assets.extra" / "tf_serving_warmup_requests"
     if not file.exists():
@@ -28,9 +30,9 @@ def replay(model: Servable, path: Path) -> int:
         raise errors.InvalidArgument(
             f"{file} is damaged, or is no TFRecord file of PredictionLogs: {error}"
         ) from error
-    for log in logs:
-        if not log.HasField("predict_log"):
-            kind = log.WhichOneof("log_type")
-            raise errors.Unimplemented(f"{file} has a {kind}; supported: predict_log")
-        model.predict(log.predict_log.request)
-    return len(logs)
+    requests = [entry.predict_log.request for entry in logs if entry.HasField("predict_log")]
+    if len(requests) < len(logs):
+        _log.warning("%s: only its predict_log records are run", file)
+    for request in requests:
+        model.predict(request)
+    return len(requests)

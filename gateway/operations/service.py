@@ -24,6 +24,8 @@ def create_service(**settings: Any) -> Flask:
     ContractError for a contract that cannot be used.
     """
     app = create_app(**settings, METADATA=tracing.metadata)
+    if tracing.wanted(os.environ):
+        tracing.start(app)  # first, so that refused requests have a trace, too
     app.extensions["metrics"] = metrics = Metrics()
     RequestLog(app, metrics)
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
@@ -33,8 +35,6 @@ def create_service(**settings: Any) -> Flask:
     app.extensions["readiness"] = Readiness(
         lambda: model_client.describe(client, timeout=CHECK_SECONDS)
     )
-    if tracing.wanted(os.environ):
-        tracing.start(app)
     return app
 
 

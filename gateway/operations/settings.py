@@ -33,9 +33,10 @@ def is_target(text: str) -> bool:
 
 def are_origins(text: str) -> bool:
     """Return True for a list of origins. Raises ValueError for another text."""
-    from gateway.fetch import read_origins  # here: a large import that few need
+    if text:
+        from gateway.fetch import read_origins  # imported here because it loads slowly
 
-    read_origins(text)
+        read_origins(text)
     return True
 
 

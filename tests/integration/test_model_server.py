@@ -439,20 +439,14 @@ def broken_warmup(file):
         writer.write(b"\xff\xff")
 
 
-def other_warmup(file):
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        writer.write(saved_models.PredictionLog(classify_log={}).SerializeToString())
-
-
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
         (lambda file: file.write_bytes(b"no TFRecord at all, just text"), "no TFRecord file"),
         (broken_warmup, "no TFRecord file of PredictionLogs"),
-        (other_warmup, "classify_log"),
         (None, '"no"'),
     ],
-    ids=["noise", "no log", "classify", "signature"],
+    ids=["noise", "no log", "signature"],
 )
 def test_version_whose_warmup_fails_is_not_served(saved, tmp_path, damage, named):
     folder = tmp_path / "scale" / "1"
@@ -464,6 +458,17 @@ def test_version_whose_warmup_fails_is_not_served(saved, tmp_path, damage, named
         [found] = served.client.statuses()
     assert found.state == ModelVersionStatus.END
     assert named in found.status.error_message
+
+
+def test_warmup_records_of_other_kinds_are_skipped(saved, tmp_path):
+    folder = tmp_path / "scale" / "1"
+    publish(saved, folder)
+    saved_models.write_warmup(folder, [predict_request()])
+    with tf.io.TFRecordWriter(str(folder / "assets.extra/tf_serving_warmup_requests")) as writer:
+        writer.write(saved_models.PredictionLog(classify_log={}).SerializeToString())
+    with serving(tmp_path, "scale") as served:
+        [found] = served.client.statuses()
+    assert found.state == ModelVersionStatus.AVAILABLE
 
 
 # The process

@@ -1,6 +1,8 @@
 """gateway/model_client against a fake model: names from the model, meaning from the contract."""
 
+import gc
 import time
+import weakref
 from dataclasses import replace
 
 import grpc
@@ -97,6 +99,23 @@ def test_predict_describes_the_model_again_after_it_refused(client, fake_model):
         predict(client, PICTURES, timeout=5)
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     predict(client, PICTURES, timeout=5)
+
+
+def test_refused_prediction_keeps_no_pixels(client, fake_model):
+    model = fake_model[0]
+    model.definition = signature(inputs={"old": (-1, 4, 6, 3)})
+    describe(client, timeout=5)
+    model.definition = signature()
+    pixels = PICTURES.copy()
+    kept = weakref.ref(pixels)
+    gc.disable()
+    try:
+        with pytest.raises(grpc.RpcError):
+            predict(client, pixels, timeout=5)
+        del pixels
+        assert kept() is None, "only the garbage collector would free them"
+    finally:
+        gc.enable()
 
 
 def test_predict_waits_for_an_absent_model_until_the_timeout(contract):
