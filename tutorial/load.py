@@ -1,16 +1,17 @@
-"""Ask servers for predictions, many times a second, at little cost, in a process of its own.
+"""Send many prediction requests a second, from a process of its own, and measure the answers.
 
     python -m tutorial.load http://127.0.0.1:9696/predict --type image/jpeg --rate 80 --seconds 6
     python -m tutorial.load grpc://127.0.0.1:8500 --callers 16 --seconds 6
 
-Sends the bytes from stdin (a picture; a serialized PredictRequest) again and again, to the
-addresses in turn, over connections that are kept.
+It sends the bytes from stdin (a picture, or a serialized PredictRequest) again and again. The
+addresses take turns. Connections stay open.
 
-- Open loop (--rate): requests are due at moments that no answer moves, and the time that one takes
-  counts from then. So a queue shows, whoever makes it: server, network, or this process.
-- Closed loop (--callers): each caller asks again when it is answered. A slow server is asked less.
+- Open loop (--rate): requests are due at times that do not depend on the answers. The time of a
+  request counts from the moment when it is due. So waiting in any queue counts.
+- Closed loop (--callers): each caller sends the next request when it has its answer. A slow server
+  gets fewer requests.
 
-Prints the fields of a Result as JSON. Only one core is ever used, and little of it.
+It prints the fields of a Result as JSON. It uses at most one core.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from tutorial import TutorialError
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GOOD = 200  # HTTP's; also given for an answer over gRPC
-BROKEN = 0  # nothing listens, the connection broke, or the caller's patience was over
+BROKEN = 0  # nothing listens, the connection broke, or the timeout was over
 KEPT = 1.0  # seconds after which an idle connection is not used again; gunicorn closes it after 2
 
 Ask = Callable[[], Awaitable[int | str]]
@@ -41,43 +42,43 @@ Ask = Callable[[], Awaitable[int | str]]
 
 @dataclass(frozen=True)
 class Result:
-    """What a load met, and what it cost."""
+    """Hold what a load measured."""
 
-    seconds: float  # in which requests were due
-    cpu_seconds: float  # that the load itself took
+    seconds: float  # during which requests were due
+    cpu_seconds: float  # processor time of the load itself
     answers: list[tuple[float, float, int | str]]
-    """[second in which it was due, seconds taken from then, status], in the order of answers; the
-    status is HTTP's, or a gRPC code's name, or 0 where none came."""
+    """[when it was due, in seconds from the start; seconds from then to the answer; status], in the
+    order of the answers. The status is HTTP's, a gRPC code's name, or 0 for no answer."""
 
     @property
     def good(self) -> list[float]:
-        """The seconds that good answers took, in rising order."""
+        """Return the seconds that each good answer took, in rising order."""
         return sorted(took for _, took, status in self.answers if status == GOOD)
 
     @property
     def offered(self) -> float:
-        """Requests a second."""
+        """Return the requests a second."""
         return len(self.answers) / self.seconds
 
     @property
     def duration(self) -> float:
-        """Seconds until the last good answer; at least those in which requests were due."""
+        """Return the seconds until the last good answer, and at least `seconds`."""
         ends = [due + took for due, took, status in self.answers if status == GOOD]
         return max([self.seconds, *ends])
 
     @property
     def answered(self) -> float:
-        """Good answers a second, until the last of them."""
+        """Return the good answers a second, until the last of them."""
         return len(self.good) / self.duration
 
     def percentile(self, percent: float) -> float:
-        """The seconds in which so many of a hundred good answers came; nan if there are none."""
+        """Return the seconds within which `percent` of the good answers came; nan if none came."""
         good = self.good
         return good[max(0, math.ceil(len(good) * percent / 100) - 1)] if good else math.nan
 
 
 def form(picture: bytes) -> tuple[bytes, str]:
-    """A picture as the body of a form with one file, and its content type."""
+    """Return the body of a form with one picture, and its content type."""
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="picture"\r\n\r\n'
     return head + picture + b"\r\n--b--\r\n", "multipart/form-data; boundary=b"
 
@@ -96,9 +97,18 @@ def measure(
 ) -> Result:
     """Run the load in a process of its own, and wait for its end.
 
-    `rate` is in requests a second, due at random as from many people who know nothing of each other
-    ("poisson", the same for the same `seed`) or at `even` distances. Raises TutorialError where no
-    address can be used, or none answered anything.
+    Args:
+        addresses: URLs such as http://127.0.0.1:9696/predict or grpc://127.0.0.1:8500.
+        body: the bytes of every request.
+        seconds: how long requests are due.
+        rate: for an open loop, requests a second.
+        callers: for a closed loop, how many callers send requests.
+        arrivals: "poisson" for random times, as from many independent clients, or "even".
+        seed: the same seed gives the same random times.
+        content_type: the body's type, for HTTP.
+        timeout: seconds that a caller waits for an answer.
+
+    Raises TutorialError if an address is wrong, or if no request gets an answer.
     """
     addresses = [addresses] if isinstance(addresses, str) else addresses
     options = {"seconds": seconds, "rate": rate, "callers": callers, "arrivals": arrivals}
@@ -110,12 +120,12 @@ def measure(
         raise TutorialError(ended.stderr.decode().strip().rpartition("\n")[2])
     result = Result(**json.loads(ended.stdout))
     if result.answers and all(status == BROKEN for _, _, status in result.answers):
-        raise TutorialError(f"nobody answers at {', '.join(addresses)}: is it running?")
+        raise TutorialError(f"no server answers at {', '.join(addresses)}: is it running?")
     return result
 
 
 def over_http(session: aiohttp.ClientSession, url: str, content_type: str, body: bytes) -> Ask:
-    """Return a function that posts the body, over a connection that is idle or a new one."""
+    """Return a function that posts the body over an idle connection, or over a new one."""
     headers = {"Content-Type": content_type}
 
     async def ask() -> int:
@@ -130,8 +140,8 @@ def over_http(session: aiohttp.ClientSession, url: str, content_type: str, body:
 
 
 def over_grpc(address: str, body: bytes) -> Ask:
-    """A function that sends the body, a serialized PredictRequest, over one channel."""
-    import grpc  # here, since it takes a while
+    """Return a function that sends the body, a serialized PredictRequest, over one channel."""
+    import grpc  # only here, because the import is slow
 
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     predict = grpc.aio.insecure_channel(address, options=options).unary_unary(PREDICT)
@@ -147,17 +157,19 @@ def over_grpc(address: str, body: bytes) -> Ask:
 
 
 def choose(session: aiohttp.ClientSession, address: str, content_type: str, body: bytes) -> Ask:
-    """How to ask an address, by its scheme."""
+    """Return the function that sends the body to an address; the scheme decides how."""
     parts = urlsplit(address)
     if parts.scheme == "http" and parts.hostname:
         return over_http(session, address, content_type, body)
     if parts.scheme == "grpc" and parts.port:
         return over_grpc(parts.netloc, body)
-    raise TutorialError(f"{address} is no address such as http://host:9696/ or grpc://host:8500")
+    raise TutorialError(
+        f"{address} is not an address such as http://host:9696/ or grpc://host:8500"
+    )
 
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> Iterator[float]:
-    """The moments, in seconds from the start, at which requests are due."""
+    """Yield the times at which requests are due, in seconds from the start."""
     if arrivals == "even":
         yield from (number / rate for number in range(int(rate * seconds)))
         return
@@ -167,7 +179,7 @@ def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> Iterator[
 
 
 async def load(asks: list[Ask], options: argparse.Namespace) -> Result:
-    """Ask, and wait for every answer."""
+    """Send the requests, and wait for every answer."""
     answers: list[tuple[float, float, int | str]] = []
     in_turn, begun, cpu = itertools.cycle(asks), time.monotonic(), time.process_time()
 
@@ -193,16 +205,16 @@ async def load(asks: list[Ask], options: argparse.Namespace) -> Result:
 
 
 def main() -> None:
-    """Read the body, ask, print the result."""
+    """Read the body from stdin, run the load, print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("addresses", nargs="+", help="http://host:port/path or grpc://host:port")
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--rate", type=float, default=0, help="requests due in a second")
-    parser.add_argument("--callers", type=int, default=0, help="who ask again when answered")
+    parser.add_argument("--rate", type=float, default=0, help="open loop: requests a second")
+    parser.add_argument("--callers", type=int, default=0, help="closed loop: how many callers")
     parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson")
-    parser.add_argument("--seed", type=int, default=0, help="of the arrivals at random")
-    parser.add_argument("--type", default="application/octet-stream", help="the body's, for HTTP")
-    parser.add_argument("--timeout", type=float, default=30, help="a caller's patience, in seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of the random arrivals")
+    parser.add_argument("--type", default="application/octet-stream", help="content type, for HTTP")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for an answer")
     options = parser.parse_args()
     body = sys.stdin.buffer.read()
 

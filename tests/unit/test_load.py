@@ -112,7 +112,7 @@ def test_a_caller_has_patience_for_so_long():
 
 def test_it_says_where_nobody_answers():
     url = f"http://127.0.0.1:{free_port()}/"
-    with pytest.raises(TutorialError, match=f"nobody answers at {url}: is it running"):
+    with pytest.raises(TutorialError, match=f"no server answers at {url}: is it running"):
         measure(url, b"", callers=1, seconds=0.05)
 
 
@@ -123,7 +123,7 @@ def test_a_load_may_be_so_light_that_nothing_comes():
 
 
 def test_it_says_what_an_address_looks_like():
-    with pytest.raises(TutorialError, match="localhost:8500 is no address such as http://host"):
+    with pytest.raises(TutorialError, match="localhost:8500 is not an address such as http://host"):
         measure("localhost:8500", b"", callers=1, seconds=0.05)
 
 

@@ -11,29 +11,33 @@ from tutorial import plots
 from tutorial.load import Result
 
 
-def test_whoever_watches_sees_what_is_known_so_far(monkeypatch):
-    now, known, drawn = [0.0], [], []
-    monkeypatch.setattr(plots.time, "monotonic", lambda: now[0])
-    for step in plots.watched([1, 2, 3, 4], lambda figure: drawn.append(list(known))):
-        known.append(step)
-        now[0] += 0.7  # it is drawn once a second, and at the end
-    assert drawn == [[], [1, 2], [1, 2, 3, 4]]
-    assert plt.get_fignums() == []  # a figure left open would be shown twice
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
-def test_error_bars_reach_from_the_least_to_the_most():
-    axes = plt.figure().subplots()
-    plots.error_bars(axes, {2: [5.0, 1.0, 2.0], 1: [3.0], 3: []})
-    [line, _, [bars]] = axes.containers[0]
-    assert line.get_xydata().tolist() == [[1, 3], [2, 2]]
-    assert [each[:, 1].tolist() for each in bars.get_segments()] == [[3, 3], [1, 5]]
+def test_bars_show_medians_and_reach_from_the_least_run_to_the_most():
+    plots.bars({"left": {"a": [5.0, 1.0, 2.0], "b": [3.0]}, "right": {"a": [1.0], "b": [1.0]}})
+    left, right = plt.gcf().axes
+    assert (left.get_title(), right.get_title()) == ("left", "right")
+    assert [bar.get_width() for bar in left.patches] == [2, 3]
+    [reach] = left.collections
+    assert [each[:, 0].tolist() for each in reach.get_segments()] == [[1, 5], [3, 3]]
+    assert left.yaxis_inverted()  # the first group is on top
 
 
-def test_load_curves_can_be_drawn_before_anything_is_known():
-    axes = plt.figure().subplots(1, 2)
-    plots.load_curves(axes, {"model": {10.0: [], 20.0: []}, "chain": {}})
-    plots.load_curves(axes, {"model": {10.0: [Result(1, 0, [(0, 0.5, 200)])], 20.0: []}})
-    assert axes[1].get_lines()[-1].get_ydata() == pytest.approx([500])
+def test_load_curve_shows_rates_and_milliseconds():
+    slow, fast = Result(1, 0, [(0, 0.5, 200)]), Result(1, 0, [(0, 0.1, 200)])
+    plots.load_curve({10.0: [slow, fast], 20.0: [fast]}, patience=0.25)
+    rates, times = plt.gcf().axes
+    points = {
+        each.get_label(): each[0].get_xydata().tolist()
+        for each in (*rates.containers, *times.containers)
+    }
+    assert points["answered"] == [[10, 1], [20, 1]]
+    assert points["p99"] == [[10, 300], [20, 100]]
+    assert 250 in [line.get_ydata()[0] for line in times.get_lines()]
 
 
 def test_numbers_on_a_scale_of_powers_are_plain():
