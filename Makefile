@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
 
-# The first lesson makes the model that the others use. The one that trains a model takes hours:
+# The first lesson makes the model that the others use. The one that trains a model takes an hour:
 # tests/integration/test_train_notebook.py runs it with a few pictures.
 FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
 LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
