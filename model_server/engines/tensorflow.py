@@ -21,8 +21,14 @@ from model_server.engines import Feeds
 class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
-    def __init__(self, path: Path, *, bfloat16: bool = False):
-        """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
+    def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0, at_once: int = 0):
+        """Load the SavedModel in `path`.
+
+        Args:
+            path: the folder of a version.
+            bfloat16: compute in it, which only AMX does fast.
+            threads: of an operation, 0: one per core. The first model fixes it for all.
+            at_once: how many operations run at once, 0: one per core. Fixed likewise.
 
         Raises tf.errors.OpError or what TensorFlow raises.
         """
@@ -30,7 +36,9 @@ class TensorFlowEngine:
             raise errors.NotFound(
                 f"{path} has no saved_model.pb; is it the folder of a SavedModel?"
             )
-        options = tf.compat.v1.ConfigProto()
+        options = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=threads, inter_op_parallelism_threads=at_once
+        )
         if bfloat16:
             rewriting = options.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON

@@ -225,16 +225,26 @@ def test_saved_model_with_batching(tmp_path, monkeypatch):
 # The file
 
 
-def test_parameters_are_read(tmp_path):
+def test_parameters_are_read_and_those_that_are_ignored_are_logged(tmp_path, caplog):
     file = tmp_path / "batching.config"
     file.write_text(
         "max_batch_size { value: 128 } batch_timeout_micros { value: 0 }\n"
         'max_enqueued_batches { value: 7 } num_batch_threads { value: 8 } # "#" is a comment\n'
-        'thread_pool_name { value: "x" }'
+        'thread_pool_name { value: "x" } allowed_batch_sizes: 64 allowed_batch_sizes: 128\n'
+        "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 64 }\n"
+        "pad_variable_length_inputs: true"
     )
     assert config.read_batching_parameters(file) == BatchingParameters(
         max_batch_size=128, batch_timeout_micros=0, max_enqueued_batches=7, num_batch_threads=8
     )
+    ignored = [line.split()[1] for line in caplog.messages]
+    assert ignored == [
+        "thread_pool_name",
+        "allowed_batch_sizes",
+        "pad_variable_length_inputs",
+        "enable_large_batch_splitting",
+        "max_execution_batch_size",
+    ]
     assert config.read_batching_parameters(None).max_batch_size == 1000
 
 
