@@ -72,11 +72,8 @@ def read_models(path: Path) -> ModelServerConfig:
 
 def single_model(name: str, base_path: Path) -> ModelServerConfig:
     """Return the configuration that --model_name and --model_base_path stand for."""
-    config = ModelServerConfig()
-    config.model_config_list.config.add(
-        name=name, base_path=str(base_path), model_platform=PLATFORM
-    )
-    return config
+    model = ModelConfig(name=name, base_path=str(base_path), model_platform=PLATFORM)
+    return ModelServerConfig(model_config_list={"config": [model]})
 
 
 def check_models(models: Iterable[ModelConfig]) -> None:

@@ -22,15 +22,10 @@ class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
     def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0, at_once: int = 0):
-        """Load the SavedModel in `path`.
+        """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
 
-        Args:
-            path: the folder of a version.
-            bfloat16: compute in it, which only AMX does fast.
-            threads: of an operation, 0: one per core. The first model fixes it for all.
-            at_once: how many operations run at once, 0: one per core. Fixed likewise.
-
-        Raises tf.errors.OpError or what TensorFlow raises.
+        The first model fixes the threads of an operation and how many run `at_once`, for all models
+        (0: one per core). Raises tf.errors.OpError or what TensorFlow raises.
         """
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
