@@ -1,7 +1,6 @@
 """All models of a server: what a configuration lists, looked up as requests name them."""
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -63,20 +62,14 @@ class Repository:
         return added
 
     def wait_until_available(
-        self,
-        names: Collection[str],
-        *,
-        timeout: float = math.inf,
-        give_up: Callable[[], bool] = lambda: False,
+        self, names: Collection[str], give_up: Callable[[], bool] = lambda: False
     ) -> None:
         """Return when each of these models has a version that is served.
 
-        Does not poll. Raises tf.errors.OpError when one cannot be loaded, or time is over, or
-        `give_up()` is true.
+        Does not poll. Raises tf.errors.OpError when one cannot be loaded, or `give_up()` is true.
         """
-        deadline = time.monotonic() + timeout
         while missing := self._missing(names):
-            if time.monotonic() > deadline or give_up():
+            if give_up():
                 names = ", ".join(missing)
                 raise errors.DeadlineExceeded(f"no version can be served yet of: {names}")
             time.sleep(0.05)
