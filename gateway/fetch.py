@@ -1,14 +1,12 @@
 """Download a picture from an untrusted URL: from the public internet only, and within limits."""
 
-import _thread
 import http.client
 import io
 import ipaddress
 import socket
 import ssl
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -73,7 +71,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
 
 
-_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+_lookups = ThreadPoolExecutor(MAX_LOOKUPS, "lookup")
 
 
 def resolve(origin: Origin, deadline: Deadline) -> list[str]:
@@ -81,21 +79,11 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
 
     Raises OSError or ValueError if there are none, TimeoutError at the deadline.
     """
-    answer: Future[list] = Future()
-    lookups = _lookups
-
-    def look_up() -> None:
-        try:
-            answer.set_result(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
-        except Exception as error:
-            answer.set_exception(error)
-        finally:
-            lookups.release()
-
-    if not lookups.acquire(timeout=deadline.remaining()):
-        raise TimeoutError("too many names are being looked up")
-    _thread.start_new_thread(look_up, ())  # half the cost of a threading.Thread
-    return [found[4][0] for found in answer.result(deadline.remaining())]
+    lookup = _lookups.submit(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
+    try:
+        return [found[4][0] for found in lookup.result(deadline.remaining())]
+    finally:
+        lookup.cancel()  # if it has not begun, because too many names are being looked up
 
 
 @cache

@@ -1,7 +1,7 @@
 """Answer errors in the form of RFC 9457: a type for programs, a sentence for people."""
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grpc
 from flask import Flask, Response, current_app, json, request
@@ -85,34 +85,25 @@ def failed_call(error: grpc.RpcError, *, was_ready: bool) -> str:
             return "model-failed"
 
 
-class Problem(Response):
-    """Answer with an RFC 9457 problem of one of the KINDS."""
-
-    def __init__(self, name: str, detail: str = "", **members: Any) -> None:
-        """Take a name in KINDS and, for a kind without DETAILS, a sentence; add `members`."""
-        kind = KINDS[name]
-        body = {
-            "type": f"/docs#{name}",
-            "title": kind.title,
-            "status": kind.status,
-            "detail": DETAILS.get(name, detail),
-        }
-        headers = {"Retry-After": str(kind.retry_after)} if kind.retry_after else None
-        super().__init__(
-            json.dumps(body | members), kind.status, headers, mimetype="application/problem+json"
-        )
-
-
-def answer_error(error: Exception) -> Problem:
+def answer_error(error: Exception) -> Response:
     """Return the problem for an exception of KINDS, and note its name for logs and metrics."""
     name = request.environ["gateway.reason"] = kind_of(error)
+    kind = KINDS[name]
     if isinstance(error, grpc.RpcError):  # the details are for the operator
         log.error("model: %s: %s", error.code().name, error.details())
     elif isinstance(error, ModelMismatchError):
         log.error("model: %s", error)
-    detail = error.description if isinstance(error, HTTPException) else str(error)
-    index = getattr(error, "index", None)
-    return Problem(name, detail or "", **({} if index is None else {"index": index}))
+    said = error.description if isinstance(error, HTTPException) else str(error)
+    body = {
+        "type": f"/docs#{name}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": DETAILS.get(name, said) or "",
+    }
+    if isinstance(error, ImageError) and error.index is not None:
+        body["index"] = error.index
+    headers = {"Retry-After": str(kind.retry_after)} if kind.retry_after else None
+    return Response(json.dumps(body), kind.status, headers, mimetype="application/problem+json")
 
 
 def answer_http_error(error: HTTPException) -> Response:

@@ -9,7 +9,7 @@ stay outside, so any signature of any SavedModel can be batched, and nothing is 
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,21 +42,19 @@ class _Ticket:
 class Batcher:
     """Runs a model on batches of what many threads ask for at the same time.
 
-    Each set of inputs has its own queue. Requests that differ in outputs, dtypes or shapes (apart
-    from the first dimension) never run together.
+    Requests that differ in inputs, outputs, dtypes or shapes (apart from the first dimension) share
+    a queue, but never a run.
     """
 
-    def __init__(
-        self, run: Run, parameters: BatchingParameters, input_sets: Iterable[frozenset[str]]
-    ):
-        """Batch calls of `run`, with a queue for each set of inputs that is fed together."""
+    def __init__(self, run: Run, parameters: BatchingParameters):
+        """Batch calls of `run`."""
         self._run_model = run
         self._parameters = parameters
         self._tickets: dict[int, _Ticket] = {}
         self._numbers = itertools.count()
         graph = tf.Graph()
         with graph.as_default():
-            ends = {inputs: self._build_queue() for inputs in set(input_sets)}
+            start, end = self._build_queue()
         # A thread for each batch that may run at once, and one that accepts further requests.
         config = tf.compat.v1.ConfigProto(
             inter_op_parallelism_threads=parameters.num_batch_threads + 1,
@@ -64,23 +62,18 @@ class Batcher:
         )
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         self._session._extend_graph()  # hand it over now, because `run` bypasses Session.run
-        self._queues = {
-            inputs: (start._as_tf_output(), end._as_tf_output())
-            for inputs, (start, end) in ends.items()
-        }
+        self._start, self._end = start._as_tf_output(), end._as_tf_output()
 
     def close(self) -> None:
         """End the batch threads. No call may be running."""
-        self._queues.clear()
         self._session.close()
-        del self._session, self._run_model
-        gc.collect()
+        del self._session, self._run_model, self._start, self._end
+        gc.collect()  # graphs refer to themselves in cycles
 
     def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
         """Do what the model's `run` does, together with other calls. Raises tf.errors.OpError."""
         rows = _count_rows(feeds)
-        queue = self._queues.get(frozenset(feeds))
-        if queue is None or not rows:
+        if not rows:
             return self._run_model(feeds, fetches, timeout)
         if rows > self._parameters.max_batch_size:
             raise errors.InvalidArgument(
@@ -89,9 +82,9 @@ class Batcher:
         number = next(self._numbers)
         ticket = _Ticket(feeds, fetches, rows, time.monotonic() + timeout)
         self._tickets[number] = ticket
-        start, end = queue
+        fed = {self._start: np.full(rows, number)}
         try:
-            self._session._call_tf_sessionrun(None, {start: np.full(rows, number)}, [end], [], None)
+            self._session._call_tf_sessionrun(None, fed, [self._end], [], None)
         except tf.errors.OpError as error:
             message = error.message.split("\n\t [[{{node", 1)[0]  # a node that no model has
             raise type(error)(None, None, message) from None

@@ -1,5 +1,6 @@
 """Configuration files in protobuf text: models to serve, batching, and where metrics are."""
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from model_server import errors
+
+_log = logging.getLogger(__name__)
 
 VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 PLATFORM = "tensorflow"  # the only one there is
@@ -30,6 +33,10 @@ message_type { name: "BatchingParameters"
   field { name: "max_enqueued_batches" number: 3 type_name: ".google.protobuf.Int64Value" }
   field { name: "num_batch_threads" number: 4 type_name: ".google.protobuf.Int64Value" }
   field { name: "thread_pool_name" number: 5 type_name: ".google.protobuf.StringValue" }
+  field { name: "allowed_batch_sizes" number: 6 type: TYPE_INT64 label: LABEL_REPEATED }
+  field { name: "pad_variable_length_inputs" number: 7 type: TYPE_BOOL }
+  field { name: "enable_large_batch_splitting" number: 8 type_name: ".google.protobuf.BoolValue" }
+  field { name: "max_execution_batch_size" number: 9 type_name: ".google.protobuf.Int64Value" }
 }
 message_type { name: "MonitoringConfig"
   field { name: "prometheus_config" number: 1 type_name: ".model_server.PrometheusConfig" }
@@ -65,11 +72,8 @@ def read_models(path: Path) -> ModelServerConfig:
 
 def single_model(name: str, base_path: Path) -> ModelServerConfig:
     """Return the configuration that --model_name and --model_base_path stand for."""
-    config = ModelServerConfig()
-    config.model_config_list.config.add(
-        name=name, base_path=str(base_path), model_platform=PLATFORM
-    )
-    return config
+    model = ModelConfig(name=name, base_path=str(base_path), model_platform=PLATFORM)
+    return ModelServerConfig(model_config_list={"config": [model]})
 
 
 def check_models(models: Iterable[ModelConfig]) -> None:
@@ -108,9 +112,12 @@ def read_batching_parameters(path: Path | None) -> BatchingParameters:
     """
     if path is None:
         return BatchingParameters()
-    message = _read(path, _new_message("BatchingParameters"))
-    given = {found.name: value.value for found, value in message.ListFields()}
-    given.pop("thread_pool_name", None)  # it names TensorFlow Serving's threads
+    given = {}
+    for found, value in _read(path, _new_message("BatchingParameters")).ListFields():
+        if found.name in BatchingParameters.__dataclass_fields__:
+            given[found.name] = value.value
+        else:
+            _log.warning("%s: %s is ignored", path, found.name)
     return BatchingParameters(**given)
 
 

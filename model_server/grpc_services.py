@@ -129,9 +129,7 @@ class ModelServer(
     def HandleReloadConfigRequest(self, request, context):
         """Serve what a configuration lists and nothing else; return when new models are ready."""
         added = self._repository.reload(request.config)
-        self._repository.wait_until_available(
-            added, timeout=context.time_remaining(), give_up=lambda: not context.is_active()
-        )
+        self._repository.wait_until_available(added, give_up=lambda: not context.is_active())
         response = ReloadConfigResponse()
         response.status.SetInParent()  # OK is sent, not left out
         return response

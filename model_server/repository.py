@@ -1,7 +1,6 @@
 """All models of a server: what a configuration lists, looked up as requests name them."""
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -12,7 +11,8 @@ from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from model_server import config, errors
+from model_server import errors
+from model_server.config import check_models
 from model_server.servable import Servable
 from model_server.versions import Model, not_served
 
@@ -29,17 +29,19 @@ class Repository:
         """
         self._load = load
         self._labels_for_unavailable = labels_for_unavailable
-        self._models: dict[str, Model] = {}
-        self._labels: dict[str, dict[str, int]] = {}
+        self._listed: dict[str, ModelConfig] = {}  # the present configuration
+        self._models: dict[str, Model] = {}  # those that it lists, and those that it once did
         self._turn = threading.RLock()  # held by the thread that loads and unloads
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._closed = threading.Event()
 
     def poll(self) -> None:
         """Bring every model in line with its folder; see Model.poll."""
         with self._turn:
-            for model in self._models.values():
-                model.poll()
+            for name, model in self._models.items():
+                if name in self._listed:
+                    model.poll(self._listed[name])
+                else:
+                    model.unload_all_but([])
 
     def reload(self, new: ModelServerConfig) -> set[str]:
         """Serve other models, other versions, under other labels; what is not listed is unloaded.
@@ -49,55 +51,44 @@ class Repository:
         """
         if not new.HasField("model_config_list"):
             raise errors.InvalidArgument("the configuration has no model_config_list")
-        listed = list(new.model_config_list.config)
-        config.check_models(listed)
+        check_models(new.model_config_list.config)
         with self._turn:
-            self._labels = self._checked_labels(listed)
-            served = {name for name, model in self._models.items() if not model.retired}
-            wanted = {one.name: one for one in listed}
-            self._models = self._models | {
-                name: Model(name, self._load) for name in wanted if name not in self._models
-            }
-            for name, model in self._models.items():
-                if one := wanted.get(name):
-                    model.configure(Path(one.base_path), one.model_version_policy)
-                else:
-                    model.retire()
+            listed = {model.name: model for model in new.model_config_list.config}
+            self._check_labels(listed)
+            added = listed.keys() - self._listed.keys()
+            self._models |= {name: Model(name, self._load) for name in listed.keys() - self._models}
+            self._listed = listed
             self.poll()
-        return wanted.keys() - served
+        return added
 
     def wait_until_available(
-        self,
-        names: Collection[str],
-        *,
-        timeout: float = math.inf,
-        give_up: Callable[[], bool] = lambda: False,
+        self, names: Collection[str], give_up: Callable[[], bool] = lambda: False
     ) -> None:
         """Return when each of these models has a version that is served.
 
-        Does not poll. Raises tf.errors.OpError when one cannot be loaded, or time is over, or
-        `give_up()` is true.
+        Does not poll. Raises tf.errors.OpError when one cannot be loaded, or `give_up()` is true.
         """
-        deadline = time.monotonic() + timeout
         while missing := self._missing(names):
-            if time.monotonic() > deadline or give_up() or self._stopping.is_set():
+            if give_up():
                 names = ", ".join(missing)
                 raise errors.DeadlineExceeded(f"no version can be served yet of: {names}")
-            self._stopping.wait(0.05)
+            time.sleep(0.05)
 
-    def watch(self, seconds: float) -> None:
-        """Poll every `seconds` from a new thread, until `close`."""
-        self._every(seconds, self.poll)
+    def repeat(self, action: Callable[[], object], seconds: float) -> None:
+        """Call `poll`, or what else changes the models, every `seconds` from a new thread."""
 
-    def watch_config(self, path: Path, seconds: float) -> None:
-        """Read a --model_config_file again every `seconds`, until `close`."""
-        self._every(seconds, lambda: self.reload(config.read_models(path)))
+        def act_until_closed() -> None:
+            while not self._closed.wait(seconds):
+                try:
+                    action()
+                except Exception as error:  # what is served stays served
+                    _log.error("Nothing is changed: %s", error)
+
+        threading.Thread(target=act_until_closed, daemon=True).start()
 
     def close(self) -> None:
-        """Stop watching and unload everything, each version when its last request is answered."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        """Unload everything, each version when its last request is answered."""
+        self._closed.set()
         self.reload(ModelServerConfig(model_config_list={}))
 
     @contextmanager
@@ -136,7 +127,7 @@ class Repository:
             raise errors.InvalidArgument("the request names no model: set model_spec.name")
         if not spec.HasField("version_label"):
             return spec.version.value if spec.HasField("version") else None
-        labels = self._labels.get(spec.name, {})
+        labels = self._labels(spec.name)
         if spec.version_label not in labels:
             known = ", ".join(sorted(labels)) or "none"
             raise errors.InvalidArgument(
@@ -144,45 +135,31 @@ class Repository:
             )
         return labels[spec.version_label]
 
-    def _checked_labels(self, listed: list[ModelConfig]) -> dict[str, dict[str, int]]:
-        """Return the labels of a configuration. Raises where a version is unavailable."""
-        for model in listed:
-            available = self._models[model.name].available() if model.name in self._models else []
-            old = self._labels.get(model.name, {})
+    def _labels(self, name: str) -> dict[str, int]:
+        return dict(self._listed.get(name, ModelConfig()).version_labels)
+
+    def _check_labels(self, listed: dict[str, ModelConfig]) -> None:
+        """Raise tf.errors.FailedPreconditionError where a label's version is unavailable."""
+        for name, model in listed.items():
+            available = self._models[name].available() if name in self._models else []
+            old = self._labels(name)
             for label, version in model.version_labels.items():
                 is_new = old.get(label, version) == version  # so no request loses its old version
                 if version not in available and not (self._labels_for_unavailable and is_new):
                     raise errors.FailedPrecondition(
-                        f'label "{label}" of model "{model.name}" stands for version {version}, '
+                        f'label "{label}" of model "{name}" stands for version {version}, '
                         "which is not available; load it first"
                     )
-        return {model.name: dict(model.version_labels) for model in listed}
 
     def _missing(self, names: Collection[str]) -> list[str]:
         """Return which models have no version. Raises tf.errors.UnknownError if loading failed."""
-        models = {name: self._models[name] for name in names}
-        missing = {n: m for n, m in models.items() if not m.retired and not m.available()}
+        missing = [n for n in names if n in self._listed and not self._models[n].available()]
         failed = [
             f"version {number} of {name}: {' '.join(version.error.message.split())}"
-            for name, model in missing.items()
-            for number, version in model.versions()
+            for name in missing
+            for number, version in self._models[name].versions()
             if version.error
         ]
         if failed:
             raise errors.Unknown(f"could not be loaded: {'; '.join(failed)}")
-        return list(missing)
-
-    def _every(self, seconds: float, action: Callable[[], object]) -> None:
-        def act_until_stopped() -> None:
-            complaint = ""
-            while not self._stopping.wait(seconds):
-                try:
-                    action()
-                    complaint = ""
-                except Exception as error:  # what is served stays served
-                    if str(error) != complaint:  # once, not each time
-                        _log.error("Nothing is changed: %s", error)
-                    complaint = str(error)
-
-        self._threads.append(threading.Thread(target=act_until_stopped, daemon=True))
-        self._threads[-1].start()
+        return missing

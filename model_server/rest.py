@@ -22,6 +22,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from model_server import errors, monitoring
 from model_server.repository import Repository
@@ -40,12 +41,19 @@ _STATUSES = {
 }  # all others: 500
 
 
+class _Name(BaseConverter):
+    """Match the name of a model or a label; after a colon comes what to do with it."""
+
+    regex = "[^/:]+"
+
+
 def create_app(
     repository: Repository, *, timeout: float = math.inf, metrics_path: str | None = None
 ) -> Flask:
     """Return the REST API over a repository; a model runs for at most `timeout` seconds."""
     app = Flask(__name__, static_folder=None)
     app.json.sort_keys = False
+    app.url_map.converters["name"] = _Name
 
     def status(**spec: Any) -> dict:
         return _to_dict(repository.status(_model_spec(**spec)))
@@ -74,8 +82,8 @@ def create_app(
     def metrics() -> Response:
         return Response(monitoring.page(), mimetype="text/plain")
 
-    for version in ("", f"/versions/<int(max={2**63 - 1}):version>", "/labels/<label>"):
-        model = f"/v1/models/<name>{version}"
+    for version in ("", f"/versions/<int(max={2**63 - 1}):version>", "/labels/<name:label>"):
+        model = f"/v1/models/<name:name>{version}"
         app.add_url_rule(model, view_func=status)
         app.add_url_rule(f"{model}/metadata", view_func=metadata)
         app.add_url_rule(f"{model}:predict", view_func=predict, methods=["POST"])

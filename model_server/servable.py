@@ -24,14 +24,7 @@ class Servable:
         """Take over the engine: `close` closes it."""
         self.signatures = engine.signatures
         self._engine = engine
-        self._batcher: Batcher | None = None
-        if batching:
-            input_sets = (
-                frozenset(info.name for info in signature.inputs.values())
-                for signature in self.signatures.signature_def.values()
-                if signature.inputs
-            )
-            self._batcher = Batcher(self._run_alone, batching, input_sets)
+        self._batcher = Batcher(self._run_alone, batching) if batching else None
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""

@@ -5,15 +5,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 from model_server import errors, warmup
-from model_server.config import VersionPolicy, wanted_versions
+from model_server.config import wanted_versions
 from model_server.servable import Servable
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 class Version:
     """What is known of a version; `state` is one of ModelVersionStatus."""
 
-    files: frozenset  # as they were when it was loaded
+    modified: set[int]  # the times of its files when it was loaded
     state: int = ModelVersionStatus.LOADING
     error: tf.errors.OpError | None = None  # that loading it ended with
     servable: Servable | None = None
@@ -33,54 +34,51 @@ class Version:
 class Model:
     """One model: of the version folders under its base path, those its policy wants are served.
 
-    Only one thread at a time may call `configure` and `poll`.
+    Only one thread at a time may call `poll` and `unload_all_but`.
     """
 
     def __init__(self, name: str, load: Callable[[Path], Servable]):
-        """Name a model whose version folders are loaded with `load`; `configure` comes next."""
+        """Name a model whose version folders are loaded with `load`."""
         self.name = name
         self._load_servable = load
         self._versions: dict[int, Version] = {}
         self._changed = threading.Condition()
-        self._complaint = ""
 
-    def configure(self, base_path: Path, policy: VersionPolicy) -> None:
-        """Set where the next poll looks, and which versions it serves."""
-        self._base_path, self._policy = base_path, policy
-        self.retired = False
-
-    def retire(self) -> None:
-        """Let the next poll unload everything."""
-        self.retired = True
-
-    def poll(self) -> None:
+    def poll(self, listed: ModelConfig) -> None:
         """Look at the base path once, and bring what is served in line with it.
 
         A new version is loaded and warmed up before the one it replaces is unloaded; if it cannot
         be loaded, the old one stays, and the new one is tried again when its files change.
         """
-        if self.retired:
-            self._unload_all_but([])
-            return
         try:
-            folders = _version_folders(self._base_path)
+            folders = _version_folders(listed.base_path)
         except OSError as error:
-            self._complain(f"{self._base_path}, the base path of {self.name}: {error.strerror}")
+            _log.warning("%s, the base path of %s: %s", listed.base_path, self.name, error.strerror)
             return
-        wanted = wanted_versions(self._policy, set(folders))
-        self._complain(
-            "" if wanted else f"{self._base_path} has no version of {self.name} to serve"
-        )
+        wanted = wanted_versions(listed.model_version_policy, set(folders))
+        if not wanted:
+            _log.warning("%s has no version of %s to serve", listed.base_path, self.name)
         served = [number for number in wanted if self._load(number, folders[number])]
         if served or not wanted:  # a version that cannot be loaded replaces nothing
-            self._unload_all_but(wanted)
+            self.unload_all_but(wanted)
+
+    def unload_all_but(self, kept: Collection[int]) -> None:
+        """Unload versions, each when its last request is answered."""
+        for number in set(self.available()) - set(kept):
+            version = self._versions[number]
+            with self._changed:
+                version.state = ModelVersionStatus.UNLOADING
+                self._changed.wait_for(lambda version=version: not version.users)
+                servable, version.servable = version.servable, None
+            servable.close()
+            with self._changed:
+                version.state = ModelVersionStatus.END
+            _log.info("Unloaded version %d of %s", number, self.name)
 
     def available(self) -> list[int]:
-        """Return the versions that are served."""
+        """Return the versions that are served, newest first."""
         return [
-            number
-            for number, version in self.versions()
-            if version.state == ModelVersionStatus.AVAILABLE
+            n for n, version in self.versions() if version.state == ModelVersionStatus.AVAILABLE
         ]
 
     def versions(self) -> list[tuple[int, Version]]:
@@ -109,13 +107,13 @@ class Model:
 
     def _load(self, number: int, path: Path) -> bool:
         """Load a version unless it is served or failed with the same files; say if it is served."""
-        version = self._versions.get(number)
-        if version and version.state == ModelVersionStatus.AVAILABLE:
+        known = self._versions.get(number)
+        if known and known.state == ModelVersionStatus.AVAILABLE:
             return True
-        files = _state_of_files(path)
-        if version and version.error and version.files == files:
+        modified = _modification_times(path)
+        if known and known.error and known.modified == modified:
             return False
-        version = Version(files)
+        version = Version(modified)
         with self._changed:
             self._versions[number] = version
         started, servable = time.monotonic(), None
@@ -139,26 +137,8 @@ class Model:
         _log.info(text, number, self.name, seconds, requests)
         return True
 
-    def _unload_all_but(self, kept: Collection[int]) -> None:
-        """Unload versions, each when its last request is answered."""
-        for number in set(self.available()) - set(kept):
-            version = self._versions[number]
-            with self._changed:
-                version.state = ModelVersionStatus.UNLOADING
-                self._changed.wait_for(lambda version=version: not version.users)
-                servable, version.servable = version.servable, None
-            servable.close()
-            with self._changed:
-                version.state = ModelVersionStatus.END
-            _log.info("Unloaded version %d of %s", number, self.name)
 
-    def _complain(self, message: str) -> None:
-        if message and message != self._complaint:  # once, not at every poll
-            _log.warning(message)
-        self._complaint = message
-
-
-def _version_folders(base_path: Path) -> dict[int, Path]:
+def _version_folders(base_path: str) -> dict[int, Path]:
     """Return the folders that are named as a version, by number. Raises OSError."""
     return {
         int(entry.name): Path(entry.path)
@@ -168,17 +148,15 @@ def _version_folders(base_path: Path) -> dict[int, Path]:
     }
 
 
+def _modification_times(folder: Path) -> set[int]:
+    """Return when a folder and what is in it changed last, or nothing if a file just vanished."""
+    try:
+        return {path.lstat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+    except OSError:
+        return set()
+
+
 def not_served(name: str, version: int | None) -> tf.errors.NotFoundError:
     """Return the error of a request for a model, or a version of it, that is not served."""
     which = "a version" if version is None else f"version {version}"
     return errors.NotFound(f'model "{name}": {which} is not served here')
-
-
-def _state_of_files(folder: Path) -> frozenset[tuple[Path, int, int]]:
-    """Return path, size and time of each file in `folder`; a file may vanish meanwhile."""
-    found = []
-    for file in folder.rglob("*"):
-        with suppress(OSError):
-            state = file.stat()
-            found.append((file, state.st_size, state.st_mtime_ns))
-    return frozenset(found)

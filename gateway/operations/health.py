@@ -67,10 +67,6 @@ def create_admin(
     def metrics() -> Response:
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
-    @admin.errorhandler(404)
-    def not_found(_: Exception) -> tuple[dict[str, str], int]:
-        return {"status": "here are /livez, /readyz and /metrics"}, 404
-
     return admin
 
 

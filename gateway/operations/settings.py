@@ -26,11 +26,6 @@ def is_address(text: str) -> bool:
     return bool(match) and 0 < int(match[2]) < 2**16
 
 
-def is_target(text: str) -> bool:
-    """Return whether a text is an address, or a target in gRPC's own form."""
-    return bool(re.fullmatch(r"\w+:/\S+", text)) or is_address(text)
-
-
 def are_origins(text: str) -> bool:
     """Return True for a list of origins. Raises ValueError for another text."""
     if text:
@@ -63,7 +58,7 @@ SETTINGS = {
         "localhost:8500",
         "the model server's gRPC address; all that DNS knows under its name share the calls."
         " Or several: `ipv4:///10.0.0.1:8500,10.0.0.2:8500`",
-        is_target,
+        lambda text: is_address(text) or re.fullmatch(r"\w+:/\S+", text),  # gRPC's own form
         ADDRESS,
     ),
     "MODEL_VERSION": Setting(

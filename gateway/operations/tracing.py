@@ -13,13 +13,10 @@ def metadata() -> tuple[tuple[str, str], ...]:
     return (("x-request-id", current),) if current else ()
 
 
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
 def wanted(environment: Mapping[str, str]) -> bool:
     """Return whether OpenTelemetry's variables name a collector, and do not disable tracing."""
     return environment.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(
-        environment.get(name) for name in ENDPOINTS
+        environment.get(f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT") for kind in ("", "TRACES_")
     )
 
 

@@ -1,6 +1,5 @@
 """Run requests in gunicorn's threads, and disconnect clients that are too slow."""
 
-import select
 import socket
 import time
 from concurrent.futures import Future
@@ -10,14 +9,7 @@ from functools import partial
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 IN_A_ROW = 10  # requests of one connection, before other connections get the thread
-LINGER = 5  # milliseconds that a thread waits for the next of them
-
-
-def more_is_coming(sock: socket.socket) -> bool:
-    """Return whether the client sends something within LINGER milliseconds."""
-    readable = select.poll()
-    readable.register(sock, select.POLLIN)
-    return bool(readable.poll(LINGER))
+LINGER = 0.005  # seconds that a thread waits for the next of them
 
 
 class Worker(ThreadWorker):
@@ -41,7 +33,8 @@ class Worker(ThreadWorker):
                 outcome = super().handle(conn)
             finally:
                 del self._overdue[conn]
-            if outcome is not True or not self.alive or not more_is_coming(conn.sock):
+            conn.data_ready = False  # the next request's
+            if outcome is not True or not self.alive or not conn.wait_for_data(LINGER):
                 break
         return outcome
 

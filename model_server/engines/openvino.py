@@ -46,7 +46,6 @@ class OpenVinoEngine:
         graph = _read_graph(path)
         self.signatures = SignatureDefMap()
         self._models: list[_Model] = []
-        reason = ""
         for name, signature in graph.signature_def.items():
             self.signatures.signature_def[name].CopyFrom(signature)
             try:
@@ -54,10 +53,9 @@ class OpenVinoEngine:
                     compiled = openvino.Core().compile_model(folder, "CPU", properties)
                 self._models.append(_Model(signature, compiled))
             except RuntimeError as error:  # all that OpenVINO raises
-                reason = " ".join(str(error).split())
-                _log.warning("OpenVINO cannot run signature %s of %s: %s", name, path, reason)
+                _log.warning("OpenVINO cannot run signature %s of %s: %s", name, path, error)
         if not self._models:
-            raise errors.Unimplemented(f"{path}: {_ADVICE} {reason}")
+            raise errors.Unimplemented(f"{path}: {_ADVICE}")
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
@@ -90,7 +88,11 @@ class _Model:
         """Do what OpenVinoEngine.run does, for this signature."""
         for name, array in feeds.items():
             self._check(name, array)
-        with self._request() as request:
+        try:
+            request = self._idle.get_nowait()  # one call at a time may use it
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
             inputs = {self._inputs[name]: array for name, array in feeds.items()}
             request.start_async(inputs, share_inputs=True)
             if not request.wait_for(math.ceil(1000 * min(timeout, 1e6))):  # at most 11 days
@@ -98,7 +100,11 @@ class _Model:
                 with suppress(RuntimeError):  # says that it was cancelled
                     request.wait()  # it reads the caller's arrays until it has ended
                 raise errors.DeadlineExceeded("the request's time was over while OpenVINO ran it")
-            return [request.get_tensor(self._outputs[name]).data.copy() for name in fetches]
+            outputs = [request.get_tensor(self._outputs[name]).data.copy() for name in fetches]
+        except RuntimeError as error:
+            raise errors.Internal(f"OpenVINO: {' '.join(str(error).split())}") from error
+        self._idle.put(request)
+        return outputs
 
     def _check(self, name: str, array: np.ndarray) -> None:
         """Refuse a dtype that OpenVINO would convert silently, and a shape that does not fit."""
@@ -112,20 +118,6 @@ class _Model:
             raise errors.InvalidArgument(
                 f"input {name} has shape {list(array.shape)}; the model takes {shape}"
             )
-
-    @contextmanager
-    def _request(self) -> Iterator[openvino.InferRequest]:
-        """Lend an InferRequest, which one call at a time may use."""
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            yield request
-        except RuntimeError as error:
-            raise errors.Internal(f"OpenVINO: {' '.join(str(error).split())}") from error
-        else:
-            self._idle.put(request)
 
 
 def _read_graph(path: Path) -> MetaGraphDef:

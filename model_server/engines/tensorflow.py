@@ -21,16 +21,19 @@ from model_server.engines import Feeds
 class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
-    def __init__(self, path: Path, *, bfloat16: bool = False):
+    def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0, at_once: int = 0):
         """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
 
-        Raises tf.errors.OpError or what TensorFlow raises.
+        The first model fixes the threads of an operation and how many run `at_once`, for all models
+        (0: one per core). Raises tf.errors.OpError or what TensorFlow raises.
         """
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
                 f"{path} has no saved_model.pb; is it the folder of a SavedModel?"
             )
-        options = tf.compat.v1.ConfigProto()
+        options = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=threads, inter_op_parallelism_threads=at_once
+        )
         if bfloat16:
             rewriting = options.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON

@@ -18,7 +18,6 @@ from tests.serving import SECONDS, predict_request
 from tutorial.processes import wait_until
 
 SOON = 50_000  # microseconds: long enough for requests to meet
-INPUTS = frozenset({"x"})
 
 
 class Recorder:
@@ -50,7 +49,7 @@ def batch(model):
 
     def make(**parameters):
         parameters = {"max_batch_size": 4, "batch_timeout_micros": SOON, **parameters}
-        batcher = Batcher(model, BatchingParameters(**parameters), [INPUTS])
+        batcher = Batcher(model, BatchingParameters(**parameters))
         batchers.append(batcher)
 
         def run(*arrays, timeout=SECONDS, fetches="y"):
@@ -170,7 +169,7 @@ def test_run_lasts_as_long_as_the_longest_deadline(batch, model):
     "feeds", [{"x": np.float32(1)}, {"x": np.zeros((2, 1)), "z": np.zeros((3, 1))}]
 )
 def test_inputs_without_common_rows_are_refused(model, feeds):
-    batcher = Batcher(model, BatchingParameters(), [frozenset(feeds)])
+    batcher = Batcher(model, BatchingParameters())
     with pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"):
         batcher.run({n: np.asarray(a) for n, a in feeds.items()}, ["y"], 1)
     batcher.close()
@@ -178,20 +177,17 @@ def test_inputs_without_common_rows_are_refused(model, feeds):
 
 @pytest.mark.parametrize("output", [np.zeros(()), np.zeros((3, 1))])
 def test_output_without_the_rows_of_its_inputs_is_refused(output):
-    batcher = Batcher(lambda *_: [output], BatchingParameters(), [INPUTS])
+    batcher = Batcher(lambda *_: [output], BatchingParameters())
     with pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"):
         batcher.run({"x": row(1)}, ["y"], 1)
     batcher.close()
 
 
-def test_empty_request_and_unknown_inputs_are_run_alone(model):
-    batcher = Batcher(model, BatchingParameters(), [frozenset({"other"})])
-    batcher.run({"x": row(1)}, ["y"], 1)
-    batcher.close()
-    batcher = Batcher(model, BatchingParameters(), [INPUTS])
+def test_empty_request_is_run_alone(model):
+    batcher = Batcher(model, BatchingParameters())
     batcher.run({"x": np.zeros((0, 2))}, ["y"], 1)
     batcher.close()
-    assert [x.shape for x in model.batches] == [(1, 1), (0, 2)]
+    assert [x.shape for x in model.batches] == [(0, 2)]
 
 
 def test_saved_model_with_batching(tmp_path, monkeypatch):
@@ -225,16 +221,26 @@ def test_saved_model_with_batching(tmp_path, monkeypatch):
 # The file
 
 
-def test_parameters_are_read(tmp_path):
+def test_parameters_are_read_and_those_that_are_ignored_are_logged(tmp_path, caplog):
     file = tmp_path / "batching.config"
     file.write_text(
         "max_batch_size { value: 128 } batch_timeout_micros { value: 0 }\n"
         'max_enqueued_batches { value: 7 } num_batch_threads { value: 8 } # "#" is a comment\n'
-        'thread_pool_name { value: "x" }'
+        'thread_pool_name { value: "x" } allowed_batch_sizes: 64 allowed_batch_sizes: 128\n'
+        "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 64 }\n"
+        "pad_variable_length_inputs: true"
     )
     assert config.read_batching_parameters(file) == BatchingParameters(
         max_batch_size=128, batch_timeout_micros=0, max_enqueued_batches=7, num_batch_threads=8
     )
+    ignored = [line.split()[1] for line in caplog.messages]
+    assert ignored == [
+        "thread_pool_name",
+        "allowed_batch_sizes",
+        "pad_variable_length_inputs",
+        "enable_large_batch_splitting",
+        "max_execution_batch_size",
+    ]
     assert config.read_batching_parameters(None).max_batch_size == 1000
 
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 pytest.importorskip("openvino", reason="there is no OpenVINO for this system")
 
-from model_server.__main__ import engine
 from model_server.config import BatchingParameters
 from model_server.engines.openvino import OpenVinoEngine
 from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.flags import parse
 from model_server.servable import Servable
+from model_server.server import engine
 from tests import saved_models
 from tests.serving import assert_refused, predict_request, serving
 

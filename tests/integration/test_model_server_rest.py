@@ -222,6 +222,8 @@ def test_rows_need_outputs_with_rows(client):
         ("GET", "/v1/foo", 400),
         ("POST", "/v1/models", 400),
         ("PUT", "/v1/models/half:predict", 400),
+        ("GET", "/v1/models/half:predict", 400),
+        ("GET", "/v1/models/half/labels/best:predict", 400),
         ("POST", "/v1/models/half:classify", 400),
         ("POST", "/v1/models/half/versions/HELLO:predict", 400),
         ("POST", f"/v1/models/half/versions/{2**64}:predict", 400),
@@ -350,7 +352,7 @@ def test_process_serves_both_ports_until_sigterm(tmp_path):
         thread.join(SECONDS)
         assert answers == [(200, {"outputs": 100_000})]
         assert process.wait(SECONDS) == 0
-        assert len(process.stderr.read().splitlines()) == 2  # loaded, ending
+        assert "Ending" in process.stderr.read()
 
 
 # Metrics

@@ -110,12 +110,6 @@ def test_readyz_fails_while_shutting_down(admin):
     assert state_at(answers, "/readyz") == (503, "not ready: shutting down")
 
 
-def test_other_paths_are_told_which_there_are(admin):
-    status, state = state_at(admin[0], "/predict")
-    assert status == 404
-    assert "/metrics" in state
-
-
 def test_serve_answers_beside_silent_clients(admin):
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
