@@ -7,6 +7,9 @@ import grpc
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
+    # A server whose queue is full answers UNAVAILABLE, too. After 50 refusals calls are not tried
+    # again, until good answers, each worth a tenth of a refusal, have made up for them.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     "methodConfig": [
         {
             "name": [{"service": "tensorflow.serving.PredictionService"}],
@@ -47,6 +50,18 @@ def open_channel(address: str) -> grpc.Channel:
     """
     target = address if ":/" in address else f"dns:///{address}"
     return grpc.insecure_channel(target, options=list(CHANNEL_OPTIONS.items()))
+
+
+def is_connected(channel: grpc.Channel) -> bool:
+    """Return whether a server is connected now. Takes 50 ms if there is none."""
+    ready = grpc.channel_ready_future(channel)
+    try:
+        ready.result(timeout=0.05)
+    except grpc.FutureTimeoutError:
+        return False
+    finally:
+        ready.cancel()
+    return True
 
 
 class LazyChannel:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from gateway.channel import is_connected
 from gateway.errors import BlockedError, BusyError, DeadlineError, ImageError, ModelMismatchError
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,10 @@ DETAILS = {  # where the exception's own message is not for the client
 def kind_of(error: Exception) -> str:
     """Return the name in KINDS for an exception that one of them describes."""
     if isinstance(error, grpc.RpcError):
-        return failed_call(error, was_ready=current_app.extensions["model"].was_ready)
+        model = current_app.extensions["model"]
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not is_connected(model.channel()):
+            return "model-unavailable"  # the call waited for a server, and none came
+        return failed_call(error, was_ready=model.was_ready)
     return next(name for name, kind in KINDS.items() if isinstance(error, kind.raised))
 
 

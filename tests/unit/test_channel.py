@@ -142,3 +142,16 @@ def test_keepalive_gives_up_a_silent_connection(start, monkeypatch):
         begun = time.monotonic()
         predict(client, PICTURES, timeout=30)
         assert 0.2 < time.monotonic() - begun < 3
+
+
+def test_predict_is_not_tried_again_after_many_refusals(start):
+    model = FakeModel()
+    with serve(model) as address:
+        client = start(address)
+        describe(client, timeout=5)
+        model.refusals = 1000
+        for _ in range(30):
+            with pytest.raises(grpc.RpcError, match=r"StatusCode\.UNAVAILABLE"):
+                predict(client, PICTURES, timeout=10)
+    attempts = 1000 - model.refusals
+    assert 50 < attempts < 90  # 150 without a limit

@@ -10,6 +10,7 @@ from gateway.problems import KINDS
 from tests.app_client import files, problem_in
 from tests.fake_model import FakeModel, serve
 from tests.pictures import png
+from tutorial.processes import free_port
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ def test_a_model_that_was_ready_and_is_not_found_has_failed(gateway, fake_model)
     assert gateway.post("/predict", **files(png())).status_code == 200
     fake_model[0].failure = grpc.StatusCode.NOT_FOUND
     problem_in(gateway.post("/predict", **files(png())), "model-failed")
+
+
+def test_model_that_is_away_is_unavailable(make_app):
+    gateway = make_app(MODEL_ADDRESS=f"127.0.0.1:{free_port()}", MODEL_TIMEOUT=0.3).test_client()
+    answer = gateway.post("/predict", **files(png()))
+    problem_in(answer, "model-unavailable")
+    assert answer.headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize("side", [1300, 4800], ids=["the server's limit", "the client's limit"])
