@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tutorial import TutorialError
-from tutorial.capacity import CannotBeMet, Gateway, Model, fit_batches, plan, simulate
+from tutorial.capacity import GATEWAY_VARIATION, Gateway, Model, fit_batches, plan, simulate
 
 GATEWAY = Gateway(cpu_seconds=0.004, price_per_hour=0.05)
 FAST_GATEWAY = Gateway(cpu_seconds=1e-6, price_per_hour=0.05)
@@ -29,28 +29,19 @@ def test_fit_batches_gives_no_negative_cost():
     assert image > 0
 
 
-def test_fit_batches_refuses_one_size():
-    with pytest.raises(TutorialError, match="at least two sizes"):
-        fit_batches([8, 8], [0.1, 0.2])
-
-
 def test_seconds_counts_the_images_that_fill_a_batch():
     assert MODEL.seconds(5) == pytest.approx(0.04)
     assert [GPU.seconds(images) for images in (1, 5, 32)] == pytest.approx([0.0045, 0.008, 0.02])
 
 
-def test_simulate_gives_the_same_result_for_the_same_seed():
-    one, same, other = (
-        simulate(GATEWAY, MODEL, rate=50, **ONE, images=1000, seed=seed) for seed in (1, 1, 2)
-    )
+def test_simulate_gives_the_same_result_for_the_same_arguments():
+    one, same = (simulate(GATEWAY, MODEL, rate=50, **ONE, images=1000) for _ in range(2))
     assert np.array_equal(one.latencies, same.latencies)
-    assert not np.array_equal(one.latencies, other.latencies)
 
 
 def test_simulate_without_queues_adds_up_the_costs():
-    steady = Gateway(0.004, 0.05, variation=1e-6)
-    found = simulate(steady, MODEL, rate=0.1, overhead=0.003, images=200, **ONE)
-    assert found.percentile(50) == pytest.approx(0.003 + 0.004 + 0.012)
+    found = simulate(GATEWAY, MODEL, rate=0.1, overhead=0.003, images=2000, **ONE)
+    assert found.latencies.mean() == pytest.approx(0.003 + 0.004 + 0.012, rel=0.01)
     assert found.mean_batch == 1
 
 
@@ -67,10 +58,11 @@ def test_simulate_with_batches_of_one_agrees_with_queueing_theory(load):
 @pytest.mark.parametrize("load", [0.3, 0.8])
 def test_simulate_of_a_gateway_agrees_with_queueing_theory(load):
     """The same formula for times of any spread."""
-    gateway, instant = Gateway(0.01, 0.05, variation=0.5), Model(1e-6, 0.0, 0.3)
+    gateway, instant = Gateway(0.01, 0.05), Model(1e-6, 0.0, 0.3)
     found = simulate(gateway, instant, rate=100 * load, **ONE, images=50_000)
     waited = found.latencies.mean() - 0.01
-    assert waited == pytest.approx((1 + 0.5**2) * 0.01 * load / (2 * (1 - load)), rel=0.1)
+    spread = 1 + GATEWAY_VARIATION**2
+    assert waited == pytest.approx(spread * 0.01 * load / (2 * (1 - load)), rel=0.1)
 
 
 def test_a_first_image_waits_for_the_timeout():
@@ -118,11 +110,11 @@ def test_a_plan_is_fast_enough_and_not_much_too_large(model, rate, p99):
 def test_spare_replicas_are_counted_and_paid_for():
     tight, safe = (plan(GATEWAY, MODEL, rate=100, p99=0.2, spare=spare) for spare in (0, 2))
     assert (safe.gateways, safe.models) == (tight.gateways + 2, tight.models + 2)
-    assert (safe.gateways_needed, safe.models_needed) == (tight.gateways, tight.models)
+    assert f"{tight.gateways} needed" in str(safe)
     assert safe.price_per_hour - tight.price_per_hour == pytest.approx(2 * (0.05 + 0.3))
     assert safe.price_per_million == pytest.approx(safe.price_per_hour / 0.36)
 
 
 def test_a_p99_below_the_time_of_one_image_is_refused():
-    with pytest.raises(CannotBeMet, match=r"one image alone takes 0\.094 s"):
+    with pytest.raises(TutorialError, match=r"one image alone takes 0\.094 s"):
         plan(GATEWAY, SLOW, rate=1, p99=0.05)
