@@ -35,13 +35,6 @@ def test_a_figure_that_is_new_or_gone_is_no_change():
     assert text == "0 figures compared, 0 changed beyond noise"
 
 
-@pytest.mark.parametrize("name", everything.BENCHMARKS)
-def test_every_benchmark_has_a_result_beside_it(name):
-    path = ROOT / "benchmarks" / f"{name}.py"
-    assert f"python -m benchmarks.{name}" in path.read_text()
-    assert json.loads(path.with_suffix(".json").read_text())["machine"]
-
-
 def test_run_reports_changes_and_another_machine(tmp_path, monkeypatch, capsys):
     path = tmp_path / "scale.json"
     path.write_text(json.dumps(result(10, 11, 12)))

@@ -46,23 +46,21 @@ def test_simulate_without_queues_adds_up_the_costs():
 
 
 @pytest.mark.parametrize("load", [0.3, 0.8])
-def test_simulate_with_batches_of_one_agrees_with_queueing_theory(load):
-    """Pollaczek and Khinchine's formula for one server with a constant time."""
-    model = Model(0.01, 0.0, 0.3, largest_batch=1)
-    found = simulate(FAST_GATEWAY, model, rate=100 * load, **ONE, images=50_000)
+@pytest.mark.parametrize(
+    ("gateway", "model", "variation"),
+    [
+        (FAST_GATEWAY, Model(0.01, 0.0, 0.3, largest_batch=1), 0),
+        (Gateway(0.01, 0.05), Model(1e-6, 0.0, 0.3), GATEWAY_VARIATION),
+    ],
+    ids=["model", "gateway"],
+)
+def test_simulate_agrees_with_queueing_theory(gateway, model, variation, load):
+    """Pollaczek and Khinchine's formula for one server that needs 0.01 s on average."""
+    found = simulate(gateway, model, rate=100 * load, **ONE, images=50_000)
     waited = found.latencies.mean() - 0.01
-    assert waited == pytest.approx(0.01 * load / (2 * (1 - load)), rel=0.1)
-    assert found.model_busy == pytest.approx(load, rel=0.03)
-
-
-@pytest.mark.parametrize("load", [0.3, 0.8])
-def test_simulate_of_a_gateway_agrees_with_queueing_theory(load):
-    """The same formula for times of any spread."""
-    gateway, instant = Gateway(0.01, 0.05), Model(1e-6, 0.0, 0.3)
-    found = simulate(gateway, instant, rate=100 * load, **ONE, images=50_000)
-    waited = found.latencies.mean() - 0.01
-    spread = 1 + GATEWAY_VARIATION**2
-    assert waited == pytest.approx(spread * 0.01 * load / (2 * (1 - load)), rel=0.1)
+    assert waited == pytest.approx((1 + variation**2) * 0.01 * load / (2 * (1 - load)), rel=0.1)
+    if not variation:
+        assert found.model_busy == pytest.approx(load, rel=0.03)
 
 
 def test_a_first_image_waits_for_the_timeout():

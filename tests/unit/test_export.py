@@ -45,10 +45,6 @@ def test_exported_cells_become_a_module(tmp_path):
     )
 
 
-def test_a_notebook_without_directives_exports_nothing(tmp_path):
-    assert render(notebook(tmp_path, "x = 1")) is None
-
-
 def test_a_module_without_a_sentence_is_refused(tmp_path):
     path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
     path.write_text(path.read_text().replace("> Says", "Says"))

@@ -7,14 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import grpc
 import pytest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from tutorial import TutorialError
+from tutorial.flaky import FlakyServer
 from tutorial.load import Result, measure, schedule
 
 
@@ -121,28 +121,13 @@ def test_a_load_may_be_so_light_that_nothing_comes():
 
 
 def test_it_talks_grpc_and_names_the_codes():
-    seen = []
-
-    class Model(grpc.GenericRpcHandler):
-        def service(self, call):
-            assert call.method == "/tensorflow.serving.PredictionService/Predict"
-            return grpc.unary_unary_rpc_method_handler(self.predict)
-
-        def predict(self, request, context):
-            seen.append(request)
-            if len(seen) == 2:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-            return b"answer"
-
-    with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, handlers=[Model()])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        address = f"grpc://127.0.0.1:{port}"
-        result = measure(address, b"request", rate=20, arrivals="even", seconds=0.2)
-        server.stop(0)
-    assert seen == [b"request"] * 4
-    assert [status for *_, status in result.answers] == [200, "UNAVAILABLE", 200, 200]
+    server, request = FlakyServer(), PredictRequest().SerializeToString()
+    server.refusals = 1
+    address = f"grpc://127.0.0.1:{server.port}"
+    result = measure(address, request, rate=20, arrivals="even", seconds=0.2)
+    server.stop()
+    assert server.calls == 4
+    assert Counter(status for *_, status in result.answers) == {"UNAVAILABLE": 1, 200: 3}
 
 
 def test_arrivals_at_random_are_the_same_for_the_same_seed():
