@@ -14,7 +14,7 @@ from tutorial.build_stubs import build, needed_files
 PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
-def test_they_are_copies_of_the_pinned_wheels_files(tmp_path):
+def test_build_copies_the_files_of_the_pinned_wheels(tmp_path):
     number = build(PACKAGES, tmp_path)
     copies = [path.relative_to(tmp_path) for path in tmp_path.rglob("*_pb2*.py")]
     assert number == len(copies) > 30
@@ -22,13 +22,13 @@ def test_they_are_copies_of_the_pinned_wheels_files(tmp_path):
         assert (tmp_path / name).read_bytes() == (PACKAGES / name).read_bytes()
 
 
-def test_what_was_there_before_is_gone(tmp_path):
+def test_build_removes_what_was_there_before(tmp_path):
     (tmp_path / "stale_pb2.py").touch()
     build(PACKAGES, tmp_path)
     assert not (tmp_path / "stale_pb2.py").exists()
 
 
-def test_they_import_without_tensorflow(tmp_path):
+def test_stubs_import_without_tensorflow(tmp_path):
     build(PACKAGES, tmp_path)
     code = (
         "from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc;"
@@ -39,7 +39,7 @@ def test_they_import_without_tensorflow(tmp_path):
     assert said.strip() == "False"
 
 
-def test_wheels_need_not_be_installed(tmp_path):
+def test_build_from_wheels_needs_nothing_installed(tmp_path):
     (tmp_path / "wheels").mkdir()
     for package in ("tensorflow", "tensorflow_serving"):
         with zipfile.ZipFile(tmp_path / "wheels" / f"{package}.whl", "w") as wheel:
@@ -55,6 +55,6 @@ def test_wheels_need_not_be_installed(tmp_path):
     assert (stubs / "tensorflow/__init__.py").read_text() == ""
 
 
-def test_a_missing_wheel_is_named(tmp_path):
+def test_build_names_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="tensorflow_serving"):
         build(tmp_path, tmp_path / "stubs")

@@ -63,27 +63,27 @@ def test_simulate_agrees_with_queueing_theory(gateway, model, variation, load):
         assert found.model_busy == pytest.approx(load, rel=0.03)
 
 
-def test_a_first_image_waits_for_the_timeout():
+def test_simulate_lets_a_first_image_wait_for_the_timeout():
     model = Model(0.005, 0.007, 0.3, timeout=0.05)
     found = simulate(FAST_GATEWAY, model, rate=0.1, images=200, **ONE)
     assert found.percentile(50) == pytest.approx(0.05 + 0.012, abs=1e-4)
 
 
-def test_a_full_batch_does_not_wait_for_the_timeout():
+def test_simulate_starts_a_full_batch_at_once():
     model = Model(0.005, 0.007, 0.3, largest_batch=2, timeout=60)
     found = simulate(FAST_GATEWAY, model, rate=1, images=1000, **ONE)
     assert found.mean_batch == 2
     assert found.percentile(99) < 10
 
 
-def test_too_many_images_keep_every_model_busy_with_full_batches():
+def test_simulate_of_too_many_images_fills_every_batch():
     found = simulate(GATEWAY, MODEL, rate=2000, gateways=8, models=2, images=5000)
     assert 0.95 < found.model_busy <= 1
     assert 7.8 < found.mean_batch <= 8
     assert found.latencies[-1] > 5 * found.latencies[0]
 
 
-def test_gateways_and_models_share_the_load():
+def test_simulate_shares_the_load_between_models():
     busy = simulate(GATEWAY, SLOW, rate=10, gateways=2, models=1).model_busy
     shared = simulate(GATEWAY, SLOW, rate=10, gateways=2, models=4)
     assert shared.model_busy < 0.5 * busy
@@ -94,7 +94,7 @@ def test_gateways_and_models_share_the_load():
     ("model", "rate", "p99"),
     [(SLOW, 20, 0.4), (SLOW, 50, 1.0), (MODEL, 1000, 0.15), (GPU, 3000, 0.1)],
 )
-def test_a_plan_is_fast_enough_and_not_much_too_large(model, rate, p99):
+def test_plan_is_fast_enough_and_not_much_too_large(model, rate, p99):
     found = plan(GATEWAY, model, rate=rate, p99=p99, spare=0)
 
     def late(models):
@@ -105,7 +105,7 @@ def test_a_plan_is_fast_enough_and_not_much_too_large(model, rate, p99):
     assert late(found.models // 2)
 
 
-def test_spare_replicas_are_counted_and_paid_for():
+def test_plan_counts_and_pays_for_spare_replicas():
     tight, safe = (plan(GATEWAY, MODEL, rate=100, p99=0.2, spare=spare) for spare in (0, 2))
     assert (safe.gateways, safe.models) == (tight.gateways + 2, tight.models + 2)
     assert f"{tight.gateways} needed" in str(safe)
@@ -113,6 +113,6 @@ def test_spare_replicas_are_counted_and_paid_for():
     assert safe.price_per_million == pytest.approx(safe.price_per_hour / 0.36)
 
 
-def test_a_p99_below_the_time_of_one_image_is_refused():
+def test_plan_refuses_a_p99_below_the_time_of_one_image():
     with pytest.raises(TutorialError, match=r"one image alone takes 0\.094 s"):
         plan(GATEWAY, SLOW, rate=1, p99=0.05)

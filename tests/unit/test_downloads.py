@@ -41,13 +41,13 @@ def test_download_shows_progress_and_leaves_only_the_file(path, capsys):
     assert "512k/512k" in capsys.readouterr().err
 
 
-def test_a_good_file_is_not_downloaded_again(path):
+def test_download_keeps_a_good_file(path):
     path.parent.mkdir()
     path.write_bytes(FILE)
     assert download("http://no-such-host.invalid/x", path, git_blob=GIT_BLOB) == path
 
 
-def test_a_damaged_file_is_replaced(path):
+def test_download_replaces_a_damaged_file(path):
     path.parent.mkdir()
     path.write_bytes(FILE[:-1])
     with serving(HEAD + FILE) as url:
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_replaced(path):
     [HEAD + FILE[:1000], b"HTTP/1.0 503 Busy\r\n\r\n", b"HTTP/1.0 404 Gone\r\n\r\n"],
     ids=["broken off", "503", "404"],
 )
-def test_a_download_that_fails_is_one_clear_line(path, answer):
+def test_download_that_fails_gives_one_clear_line(path, answer):
     with serving(answer) as url, pytest.raises(TutorialError) as caught:
         download(url, path, git_blob=GIT_BLOB)
     assert str(caught.value).startswith(f"could not download {url}: ")
@@ -70,7 +70,7 @@ def test_a_download_that_fails_is_one_clear_line(path, answer):
 
 
 @pytest.mark.parametrize("wrong", [b"<html>Please log in", FILE[::-1]], ids=["page", "same size"])
-def test_wrong_bytes_are_refused_and_removed(path, wrong):
+def test_download_refuses_and_removes_wrong_bytes(path, wrong):
     says = pytest.raises(TutorialError, match=f"not the expected file: .* expected {GIT_BLOB}")
     with serving(b"HTTP/1.0 200 OK\r\n\r\n" + wrong) as url, says:
         download(url, path, git_blob=GIT_BLOB)
@@ -78,12 +78,12 @@ def test_wrong_bytes_are_refused_and_removed(path, wrong):
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/x", "x"])
-def test_an_address_that_cannot_work_is_named(path, url):
+def test_download_names_an_address_that_cannot_work(path, url):
     with pytest.raises(TutorialError, match=f"could not download {url}: "):
         download(url, path, git_blob=GIT_BLOB)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_download_names_a_folder_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.touch()
     says = pytest.raises(TutorialError, match=f"save it as {file / 'model.h5'}")

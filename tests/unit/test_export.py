@@ -29,7 +29,7 @@ def test_modules_are_what_the_notebooks_export(root):
         assert there[path].splitlines() == wanted[path].splitlines(), FIX
 
 
-def test_exported_cells_become_a_module(tmp_path):
+def test_render_joins_exported_cells(tmp_path):
     path = notebook(
         tmp_path,
         "#| default_exp lesson\nimport this",
@@ -45,7 +45,7 @@ def test_exported_cells_become_a_module(tmp_path):
     )
 
 
-def test_a_module_without_a_sentence_is_refused(tmp_path):
+def test_render_refuses_a_notebook_without_a_sentence(tmp_path):
     path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
     path.write_text(path.read_text().replace("> Says", "Says"))
     with pytest.raises(TutorialError, match="no `> sentence`"):
@@ -53,19 +53,19 @@ def test_a_module_without_a_sentence_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["%matplotlib inline", "!ls", "x = = 1"])
-def test_what_is_not_python_is_refused_with_its_place(tmp_path, line):
+def test_render_names_the_line_that_is_not_python(tmp_path, line):
     path = notebook(tmp_path, "#| default_exp lesson", f"#| export\n\n{line}")
     with pytest.raises(TutorialError, match=r"01-lesson.ipynb, cell 3, line 3.*not plain Python"):
         render(path)
 
 
 @pytest.mark.parametrize("code", [["#| export\nx = 1"], ["#| default_exp a", "#| default_exp b"]])
-def test_exactly_one_module_a_notebook(tmp_path, code):
+def test_render_wants_exactly_one_module_name(tmp_path, code):
     with pytest.raises(TutorialError, match=r"wants one `#\| default_exp NAME`"):
         render(notebook(tmp_path, *code))
 
 
-def test_two_notebooks_cannot_write_one_module(tmp_path):
+def test_wanted_modules_refuses_two_notebooks_for_one_module(tmp_path):
     notebook(tmp_path, "#| default_exp lesson", name="01-a.ipynb")
     notebook(tmp_path, "#| default_exp lesson", name="02-b.ipynb")
     with pytest.raises(TutorialError, match="another notebook exports"):
