@@ -32,23 +32,14 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Model:
-    """One model server, which runs one batch at a time.
+    """One model server, which runs one batch at a time."""
 
-    Attributes:
-        fixed_seconds: Time of a batch, whatever its size.
-        image_seconds: Time that each image adds.
-        price_per_hour: Price of one replica, in the same currency.
-        largest_batch: The server's `max_batch_size`.
-        timeout: The server's `batch_timeout_micros`, in seconds.
-        pads: Whether batches are filled up to a power of two, as is usual on a GPU.
-    """
-
-    fixed_seconds: float
-    image_seconds: float
-    price_per_hour: float
-    largest_batch: int = 32
-    timeout: float = 0.0
-    pads: bool = False
+    fixed_seconds: float  # time of a batch, whatever its size
+    image_seconds: float  # time that each image adds
+    price_per_hour: float  # in the same currency
+    largest_batch: int = 32  # the server's max_batch_size
+    timeout: float = 0.0  # the server's batch_timeout_micros, in seconds
+    pads: bool = False  # whether batches are filled up to a power of two, as is usual on a GPU
 
     def seconds(self, images: int) -> float:
         """Return how long a batch of `images` takes."""
