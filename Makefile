@@ -64,7 +64,7 @@ kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under
 	@$(BIN)/python -m tests.cluster.kind
 
 contract: $(READY)  ## take the contract of models/MODEL_NAME into the manifests
-	@$(BIN)/python -m tutorial.kubernetes contract "$(MODEL_NAME)"
+	@$(BIN)/python -m tutorial.kubernetes "$(MODEL_NAME)"
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -27,8 +27,6 @@ def run(name: str, arguments: list[str]) -> None:
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     after = json.loads(path.read_text())
-    if "weights" in after:
-        print(f"Xception has {after['weights']}")
     if before is not None:
         print(report(before, after), flush=True)
 
@@ -41,8 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.only:
         print(f"\n{name}", flush=True)
-        with_photos = name == "runtimes" and options.photos
-        run(name, [f"--photos={options.photos.resolve()}"] if with_photos else [])
+        photos = name == "runtimes" and options.photos
+        run(name, [f"--photos={photos.resolve()}"] if photos else [])
     print(f"\ndrew {draw.draw().relative_to(ROOT)}")
 
 

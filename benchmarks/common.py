@@ -12,6 +12,8 @@ from pathlib import Path
 from tutorial import ROOT
 
 FOLDER = ROOT / "benchmarks"
+BATCH = 8
+CALLERS = 2 * BATCH
 
 
 def spread(values: list[float], digits: int = 3) -> dict[str, float]:
@@ -48,6 +50,16 @@ def parser(module_doc: str, name: str, *, rounds: int, seconds: float) -> argpar
     options.add_argument("--only", nargs="*", help="some of the measurements")
     options.add_argument("--output", type=Path, default=FOLDER / f"{name}.json")
     return options
+
+
+def batching_flags(folder: Path, timeout_micros: int) -> list[str]:
+    """Return the model server's flags for batches of BATCH images; `folder` gets their settings."""
+    path = folder / "batching.txt"
+    path.write_text(
+        f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: {timeout_micros} }}"
+        " num_batch_threads { value: 2 } max_enqueued_batches { value: 100 }"
+    )
+    return ["--enable_batching", f"--batching_parameters_file={path}"]
 
 
 def run(steps: dict[str, Callable], options: argparse.Namespace, **about: object) -> None:

@@ -1,16 +1,11 @@
 """Say what changed between two results of a benchmark by more than the spread of their rounds.
 
-    python -m benchmarks.compare BEFORE.json AFTER.json
-
 A result has the median, the least and the most of each figure. A figure changed if all rounds of
 one result lie on the same side of all rounds of the other. With five rounds each, noise alone does
 that to one figure in 126. Figures of a single round are left out.
 """
 
-import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 Spread = dict[str, float]
 
@@ -55,16 +50,3 @@ def report(before: dict, after: dict) -> str:
 
 def _text(figure: Spread) -> str:
     return f"{figure['median']:g} ({figure['least']:g} to {figure['most']:g})"
-
-
-def main() -> None:
-    """Compare two files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
-    options = parser.parse_args()
-    print(report(*(json.loads(path.read_text()) for path in (options.before, options.after))))
-
-
-if __name__ == "__main__":
-    main()

@@ -95,7 +95,7 @@ def measure_phone_photos(rounds: int) -> dict:
 
     Both use memory as the gateway's process does.
     """
-    found = [pictures.measure("phone", 5, services.MALLOC) for _ in range(rounds)]
+    found = [pictures.measure("phone", 5, **services.MALLOC) for _ in range(rounds)]
     return {name: spread([one[name] for one in found]) for name in found[0]}
 
 

@@ -19,6 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from gateway.tensors import encode_request
+
 IMAGE = (299, 299, 3)  # 1,072,812 bytes as float32
 LABELS = [f"class {number}" for number in range(10)]
 CONTRACT = {
@@ -35,16 +37,11 @@ def make_images(size: int) -> np.ndarray:
     return np.random.default_rng(1).uniform(-1, 1, (size, *IMAGE)).astype(np.float32)
 
 
-def make_request(model: str, images: np.ndarray, input_name: str = "x") -> PredictRequest:
-    """Return a request with `images`."""
+def make_request(model: str, images: np.ndarray, input_name: str = "x") -> bytes:
+    """Return a PredictRequest with `images`, ready to send."""
     request = PredictRequest()
     request.model_spec.name = model
-    tensor = request.inputs[input_name]
-    tensor.dtype = 1  # DT_FLOAT
-    for length in images.shape:
-        tensor.tensor_shape.dim.add(size=length)
-    tensor.tensor_content = images.tobytes()
-    return request
+    return encode_request(request, input_name, images)
 
 
 def other_process() -> ProcessPoolExecutor:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -23,14 +23,13 @@ from gateway.images import decode, decode_small, open_picture, resize
 from tutorial import ROOT
 
 PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
-PHONE = (3000, 4000)  # a photo of 12 megapixels
 SIZE = (299, 299)
 
 
-def measure(what: str, count: int, environment: Mapping[str, str] | None = None) -> dict:
+def measure(what: str, count: int, **environment: str) -> dict:
     """Run this module in a process with the environment; return what it prints."""
     command = [sys.executable, "-m", "benchmarks.pictures", what, str(count)]
-    env = {**os.environ, **(environment or {})}
+    env = os.environ | environment
     output = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True).stdout
     return json.loads(output)
 
@@ -58,7 +57,7 @@ def floor(count: int) -> dict[str, float]:
 
 def phone_photo(grain: float) -> bytes:
     """Return a JPEG file of 12 megapixels: an enlarged sample with the noise of a sensor."""
-    image = Image.open(PICTURE).resize(PHONE, Image.Resampling.LANCZOS)
+    image = Image.open(PICTURE).resize((3000, 4000), Image.Resampling.LANCZOS)
     pixels = np.asarray(image.filter(ImageFilter.SHARPEN), np.float32)
     noise = np.random.default_rng(1).normal(0, grain, pixels.shape) if grain else 0
     file = io.BytesIO()

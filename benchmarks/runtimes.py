@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from benchmarks.common import parser, run, spread
+from benchmarks.common import BATCH, CALLERS, batching_flags, parser, run, spread
 from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
 from gateway.images import decode, open_picture, resize
 from gateway.preprocessing import scale
@@ -26,8 +26,6 @@ from tutorial.load import PREDICT, measure
 from tutorial.processes import free_port
 
 STARTER = ROOT / "models/starter"
-BATCH = 8
-CALLERS = 2 * BATCH
 RUNTIMES = {
     "tensorflow": ("tensorflow", False),
     "tensorflow_bfloat16": ("tensorflow", True),
@@ -51,14 +49,9 @@ def model_server(model: Path, runtime: str, bfloat16: bool, *flags: str):
 
 
 def measure_speed(folder: Path, rounds: int, seconds: float) -> dict:
-    """Measure each runtime, and how many times as fast as TensorFlow in float32 it serves."""
-    batching = folder / "batching.txt"
-    batching.write_text(
-        f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 20000 }}"
-        " max_enqueued_batches { value: 100 }"
-    )
-    flags = ["--enable_batching", f"--batching_parameters_file={batching}"]
-    message = make_request("xception", make_images(1)).SerializeToString()
+    """Measure each runtime, called directly and through the server."""
+    flags = batching_flags(folder, timeout_micros=20_000)
+    message = make_request("xception", make_images(1))
     found = {}
     for name, runtime in RUNTIMES.items():
         alone, served = [], []
@@ -76,10 +69,6 @@ def measure_speed(folder: Path, rounds: int, seconds: float) -> dict:
             "server_images_per_s": spread(served[1:]),
             "ratio": spread(ratios),
         }
-    reference = found["tensorflow"]["server_images_per_s"]["median"]
-    for result in found.values():
-        times = result["server_images_per_s"]["median"] / reference
-        result["times_tensorflow_float32"] = round(times, 2)
     return found
 
 
@@ -109,10 +98,7 @@ def compare_answers(photos: Path) -> dict:
     for name, runtime in RUNTIMES.items():
         with model_server(STARTER, *runtime) as address, grpc.insecure_channel(address) as channel:
             predict = channel.unary_unary(PREDICT, response_deserializer=PredictResponse.FromString)
-            answers = [
-                predict(make_request("starter", image[None], "input_8").SerializeToString())
-                for image in images
-            ]
+            answers = [predict(make_request("starter", image[None], "input_8")) for image in images]
         scores[name] = np.array([answer.outputs["dense_7"].float_val for answer in answers])
     reference = scores["tensorflow"]
     return {"photos": len(paths)} | {

@@ -8,7 +8,6 @@ requests are measured in turn, so that a machine that is slow for a while is slo
 lesson "Plan the capacity" plans with `batches`, `end_to_end`, `wire` and `curve`.
 """
 
-import json
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -17,25 +16,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.common import parser, run, spread
+from benchmarks.common import BATCH, CALLERS, batching_flags, parser, run, spread
 from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
 from tutorial import ROOT, services
 from tutorial.load import Result, form, measure
-from tutorial.processes import Server, free_port, free_ports
+from tutorial.processes import Server, free_port
 
 PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
-BATCH = 8
-CALLERS = 2 * BATCH
 SIZES = (1, 2, 4, 8, 16)  # images of a direct call
 TIERS = (1, 2, 5)  # gateways
 SHARES = (0.25, 0.5, 0.75, 1.1)  # of the peak rate: what is offered
 PATIENCE = {"request_timeout": 25, "model_timeout": 20}  # seconds, so that no queue is cut off
-BATCHING = f"""
-max_batch_size {{ value: {BATCH} }}
-batch_timeout_micros {{ value: 2000 }}
-num_batch_threads {{ value: 2 }}
-max_enqueued_batches {{ value: 100 }}
-"""
 AIMS = {"end_to_end": f"at least 0.9 of the images/s of direct calls in batches of {BATCH}"}
 
 
@@ -77,10 +68,9 @@ class Stack:
 @contextmanager
 def running_stack(folder: Path, seconds: float) -> Iterator[Stack]:
     """Run Xception, and as many gateways in front of it as are ever needed."""
-    batching, port = folder / "batching.txt", free_port()
-    batching.write_text(BATCHING)
+    port = free_port()
     command = services.model_server_command(folder / "xception", port)
-    command += ["--enable_batching", f"--batching_parameters_file={batching}"]
+    command += batching_flags(folder, timeout_micros=2000)
     with ExitStack() as stack:
         model = stack.enter_context(services.start_model_server("benchmark-model", command, port))
         gateways = services.start_gateways(
@@ -96,11 +86,7 @@ def running_stack(folder: Path, seconds: float) -> Iterator[Stack]:
 def measure_batches(call, seconds: float) -> dict:
     """Measure direct calls: the seconds of a batch, against its images."""
     found = [call(size, seconds / 2)["seconds"] for size in SIZES]
-    return {
-        "sizes": list(SIZES),
-        "seconds": [round(each, 4) for each in found],
-        "images_per_s": [round(size / each, 2) for size, each in zip(SIZES, found, strict=True)],
-    }
+    return {"sizes": list(SIZES), "seconds": [round(each, 4) for each in found]}
 
 
 def measure_end_to_end(both: Stack, call, rounds: int) -> dict:
@@ -136,8 +122,7 @@ def measure_curve(both: Stack, rounds: int) -> list[dict]:
     for gateways in TIERS:
         for share in SHARES:
             rate = share * both.peak
-            runs = [both.load(gateways, rate=rate, seed=seed) for seed in range(rounds)]
-            results = [result for result, _ in runs]
+            results = [both.load(gateways, rate=rate, seed=seed)[0] for seed in range(rounds)]
             together = Result(1, 0, [answer for each in results for answer in each.answers])
             point = {
                 "gateways": gateways,
@@ -146,43 +131,25 @@ def measure_curve(both: Stack, rounds: int) -> list[dict]:
                 "failed": len(together.answers) - len(together.good),
                 **{f"p{p}": round(together.percentile(p), 4) for p in (50, 95, 99)},
                 "p99_of_rounds": spread([each.percentile(99) for each in results]),
-                "cores": {
-                    tier: round(statistics.mean(cost[tier] / r.duration for r, cost in runs), 3)
-                    for tier in runs[0][1]
-                },
             }
             curve.append(point)
     return curve
 
 
 def measure_wire(folder: Path, rounds: int, seconds: float) -> dict:
-    """Compare gRPC and REST: one image for a model that does almost nothing with it."""
-    port, rest_port = free_ports(2)
+    """Measure gRPC: one image for a model that does almost nothing with it."""
+    port = free_port()
     command = services.model_server_command(folder / "mean", port)
-    command.append(f"--rest_api_port={rest_port}")
-    images = make_images(1)
-    json_body = json.dumps({"inputs": images.tolist()}).encode()
-    wires = {
-        "grpc": (f"grpc://127.0.0.1:{port}", make_request("mean", images).SerializeToString()),
-        "rest": (f"http://127.0.0.1:{rest_port}/v1/models/mean:predict", json_body),
-    }
-    times: dict[str, list[float]] = {name: [] for name in wires}
-    cpu: dict[str, list[float]] = {name: [] for name in wires}
+    body = make_request("mean", make_images(1))
+    times, costs = [], []
     with services.start_model_server("wire", command, port) as server:
         for _ in range(rounds):
-            for name, wire in wires.items():
-                before = server.cpu_seconds()
-                result = measure(*wire, callers=1, seconds=seconds / 3)
-                cpu[name].append((server.cpu_seconds() - before) / len(result.good))
-                times[name].append(result.percentile(50))
-    return {
-        name: {
-            "bytes": len(body),
-            "seconds": spread(times[name], digits=5),
-            "server_cpu_seconds": spread(cpu[name], digits=5),
-        }
-        for name, (_, body) in wires.items()
-    }
+            before = server.cpu_seconds()
+            result = measure(f"grpc://127.0.0.1:{port}", body, callers=1, seconds=seconds / 3)
+            costs.append((server.cpu_seconds() - before) / len(result.good))
+            times.append(result.percentile(50))
+    found = {"seconds": spread(times, digits=5), "server_cpu_seconds": spread(costs, digits=5)}
+    return {"grpc": {"bytes": len(body), **found}}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the notebooks lean on: conversion, local servers, load, plots, and the make commands."""
+"""Support for the notebooks: conversion, local servers, load, plots, and the make commands."""
 
 from pathlib import Path
 

@@ -13,7 +13,6 @@ takes a fraction of a second.
 import argparse
 import re
 import shutil
-import sys
 import sysconfig
 import tempfile
 import zipfile
@@ -24,35 +23,22 @@ ROOTS = (
     "tensorflow_serving/apis/model_service_pb2_grpc.py",
 )
 IMPORT = re.compile(r"^from ([\w.]+) import (\w+_pb2)\b", re.MULTILINE)
-GENERATED = re.compile(r"_pb2(_grpc)?\.py$")
 
 
 def needed_files(source: Path) -> list[str]:
-    """Paths below `source` of every generated file that the services import, sorted.
-
-    Raises FileNotFoundError when `source` lacks one, as it does without the two wheels.
-    """
-    found, waiting = set(), list(ROOTS)
+    """Return the paths, below `source`, of all generated files that the services import."""
+    found: list[str] = []
+    waiting = list(ROOTS)
     while waiting:
         name = waiting.pop()
-        if name in found:
-            continue
-        text = (source / name).read_text()
-        found.add(name)
-        waiting += [
-            f"{package.replace('.', '/')}/{module}.py"
-            for package, module in IMPORT.findall(text)
-            if not package.startswith("google.")  # protobuf brings its own
-        ]
-    return sorted(found)
-
-
-def unpack(wheels: Path, target: Path) -> None:
-    """Extract the generated files, and nothing else, of all wheels in a folder into `target`."""
-    for wheel in wheels.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            names = archive.namelist()
-            archive.extractall(target, [name for name in names if GENERATED.search(name)])
+        if name not in found:
+            found.append(name)
+            waiting += [
+                f"{package.replace('.', '/')}/{module}.py"
+                for package, module in IMPORT.findall((source / name).read_text())
+                if not package.startswith("google.")  # protobuf brings its own
+            ]
+    return found
 
 
 def build(source: Path, target: Path) -> int:
@@ -68,27 +54,23 @@ def build(source: Path, target: Path) -> int:
     return len(files)
 
 
-def main() -> None:
-    """Run the step from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", type=Path, help="folder to write, replaced if it exists")
-    parser.add_argument(
-        "--wheels",
-        type=Path,
-        help="folder holding both wheels (default: take the files that this Python has installed)",
-    )
-    args = parser.parse_args()
+def build_from_wheels(wheels: Path, target: Path) -> int:
+    """Write the stubs in all wheels of a folder to `target`; return their number."""
     with tempfile.TemporaryDirectory() as unpacked:
-        if args.wheels:
-            unpack(args.wheels, Path(unpacked))
-        source = Path(unpacked) if args.wheels else Path(sysconfig.get_path("purelib"))
-        try:
-            number = build(source, args.target)
-        except FileNotFoundError as error:
-            missing = Path(error.filename).relative_to(source)
-            sys.exit(f"build_stubs: {missing} is missing: install, or download, the pinned wheels")
-    print(f"{number} generated files in {args.target}")
+        for wheel in wheels.glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                names = [name for name in archive.namelist() if "_pb2" in name]
+                archive.extractall(unpacked, names)
+        return build(Path(unpacked), target)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", type=Path, help="folder to write, replaced if it exists")
+    parser.add_argument("--wheels", type=Path, help="a folder with both wheels")
+    args = parser.parse_args()
+    if args.wheels:
+        number = build_from_wheels(args.wheels, args.target)
+    else:
+        number = build(Path(sysconfig.get_path("purelib")), args.target)
+    print(f"{number} generated files in {args.target}")

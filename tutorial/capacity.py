@@ -14,47 +14,32 @@ import numpy as np
 from tutorial import TutorialError
 
 GATEWAY_LIMIT = 0.7  # the share of time that a gateway may be busy
+GATEWAY_VARIATION = 0.3  # standard deviation of its processor time, divided by the mean
 WARM_UP = 0.1  # the share of images that come before the queues have their usual length
-
-
-class CannotBeMet(TutorialError):
-    """Raised for a p99 that no number of replicas can reach."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """One gateway: a process with one core.
-
-    Attributes:
-        cpu_seconds: Mean processor time of one image.
-        price_per_hour: Price of one replica, in any currency.
-        variation: Standard deviation of the processor time, divided by its mean.
-    """
+    """One gateway: a process with one core, which needs `cpu_seconds` for an image on average."""
 
     cpu_seconds: float
-    price_per_hour: float
-    variation: float = 0.3
+    price_per_hour: float  # in any currency
+
+    def needed_for(self, rate: float) -> int:
+        """Return how many gateways `rate` images per second need."""
+        return math.ceil(rate * self.cpu_seconds / GATEWAY_LIMIT)
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model server, which runs one batch at a time.
+    """One model server, which runs one batch at a time."""
 
-    Attributes:
-        fixed_seconds: Time of a batch, whatever its size.
-        image_seconds: Time that each image adds.
-        price_per_hour: Price of one replica, in any currency.
-        largest_batch: The server's `max_batch_size`.
-        timeout: The server's `batch_timeout_micros`, in seconds.
-        pads: Whether batches are filled up to a power of two, as is usual on a GPU.
-    """
-
-    fixed_seconds: float
-    image_seconds: float
-    price_per_hour: float
-    largest_batch: int = 32
-    timeout: float = 0.0
-    pads: bool = False
+    fixed_seconds: float  # time of a batch, whatever its size
+    image_seconds: float  # time that each image adds
+    price_per_hour: float  # in the same currency
+    largest_batch: int = 32  # the server's max_batch_size
+    timeout: float = 0.0  # the server's batch_timeout_micros, in seconds
+    pads: bool = False  # whether batches are filled up to a power of two, as is usual on a GPU
 
     def seconds(self, images: int) -> float:
         """Return how long a batch of `images` takes."""
@@ -84,12 +69,9 @@ def fit_batches(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, 
     """Fit a straight line through measured batches; return (fixed, per image) seconds.
 
     Relative errors count, so that small batches weigh as much as large ones. A negative part is
-    set to zero. Raises TutorialError for fewer than two sizes.
+    set to zero.
     """
-    sizes, seconds = np.asarray(sizes, float), np.asarray(seconds, float)
-    if len(set(sizes)) < 2:
-        raise TutorialError("measure batches of at least two sizes: one size fits any line")
-    image, fixed = np.polyfit(sizes, seconds, 1, w=1 / seconds)
+    image, fixed = np.polyfit(sizes, seconds, 1, w=1 / np.asarray(seconds))
     return max(0.0, float(fixed)), max(0.0, float(image))
 
 
@@ -102,16 +84,15 @@ def simulate(
     models: int,
     overhead: float = 0.0,
     images: int = 10_000,
-    seed: int = 1,
 ) -> Simulated:
     """Send `images` through both tiers, `rate` a second at random times.
 
     `overhead` is the time of messages and network in seconds; it is added to every latency. The
-    same seed gives the same result. With a rate that is too high, queues grow until the end.
+    same arguments give the same result. With a rate that is too high, queues grow until the end.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(1)
     arrived = random.exponential(1 / rate, images).cumsum()
-    shape = gateway.variation**-2
+    shape = GATEWAY_VARIATION**-2
     work = random.gamma(shape, gateway.cpu_seconds / shape, images)
     chosen = random.integers(gateways, size=images)
     first_model = random.integers(models, size=gateways)
@@ -124,18 +105,17 @@ def simulate(
             free = prepared[image] = max(free, arrived[image]) + work[image]
         target[mine] = (first_model[number] + np.arange(len(mine))) % models
 
-    answered = np.empty(images)
-    busy, batches, end = 0.0, 0, 0.0
+    answered, batches, ends = np.empty(images), [], []
     for number in range(models):
         mine = np.flatnonzero(target == number)
         mine = mine[np.argsort(prepared[mine])]
-        sizes, ends = _run_batches(prepared[mine], model)
-        answered[mine] = np.repeat(ends, sizes)
-        busy += sum(model.seconds(size) for size in sizes)
-        batches += len(sizes)
-        end = max([end, *ends])
+        own_batches, own_ends = _run_batches(prepared[mine], model)
+        answered[mine] = np.repeat(own_ends, own_batches)
+        batches += own_batches
+        ends += own_ends
     latencies = (answered - arrived + overhead)[round(WARM_UP * images) :]
-    return Simulated(latencies, busy / (models * end), images / batches)
+    busy = sum(map(model.seconds, batches)) / (models * max(ends))
+    return Simulated(latencies, busy, images / len(batches))
 
 
 def _run_batches(arrivals: np.ndarray, model: Model) -> tuple[list[int], list[float]]:
@@ -158,24 +138,15 @@ def _run_batches(arrivals: np.ndarray, model: Model) -> tuple[list[int], list[fl
 
 @dataclass(frozen=True)
 class Plan:
-    """The number of replicas for a load.
+    """The number of replicas for a load of `rate` images per second, and their price.
 
-    Attributes:
-        rate: Images per second of the whole service.
-        model_rate: Images per second that one model can take within the p99.
-        gateways_needed: Gateways that are enough as long as all of them run.
-        models_needed: Models that are enough as long as all of them run.
-        gateways: Gateways to run, spare replicas included.
-        models: Models to run, spare replicas included.
-        price_per_hour: Price of all replicas.
+    `spare` replicas of each tier are more than are needed as long as all of them run.
     """
 
     rate: float
-    model_rate: float
-    gateways_needed: int
-    models_needed: int
     gateways: int
     models: int
+    spare: int
     price_per_hour: float
 
     @property
@@ -185,29 +156,27 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"{self.gateways} gateways ({self.gateways_needed} needed),"
-            f" {self.models} models ({self.models_needed} needed):"
+            f"{self.gateways} gateways ({self.gateways - self.spare} needed),"
+            f" {self.models} models ({self.models - self.spare} needed):"
             f" {self.price_per_hour:.2f} an hour, {self.price_per_million:.2f} a million images"
         )
 
 
-def rate_of_one_model(
-    gateway: Gateway, model: Model, *, p99: float, overhead: float = 0.0
-) -> float:
+def rate_of_one_model(gateway: Gateway, model: Model, p99: float, overhead: float) -> float:
     """Return the most images per second that one model can take, with 99% answered within `p99`.
 
-    Raises CannotBeMet if even a model with almost nothing to do is too slow.
+    Raises TutorialError if even a model with almost nothing to do is too slow.
     """
 
     def late(rate: float) -> bool:
-        gateways = _gateways_for(gateway, rate)
-        found = simulate(gateway, model, rate=rate, gateways=gateways, models=1, overhead=overhead)
+        replicas = {"gateways": gateway.needed_for(rate), "models": 1}
+        found = simulate(gateway, model, rate=rate, overhead=overhead, **replicas)
         return found.percentile(99) > p99
 
     low, high = 0.01 * model.images_per_second(), model.images_per_second()
     if late(low):
         alone = overhead + gateway.cpu_seconds + model.timeout + model.seconds(1)
-        raise CannotBeMet(
+        raise TutorialError(
             f"no number of replicas has a p99 of {p99:g} s: one image alone takes {alone:.2g} s."
             " Ask for more time, or use a faster model"
         )
@@ -228,13 +197,10 @@ def plan(
 ) -> Plan:
     """Return the replicas that answer 99% of `rate` images per second within `p99` seconds.
 
-    Each tier gets `spare` replicas more than it needs, so that this many can be lost.
+    Each tier gets `spare` replicas more than it needs, so that this many can be lost. Raises
+    TutorialError if no number of replicas is fast enough.
     """
-    model_rate = rate_of_one_model(gateway, model, p99=p99, overhead=overhead)
-    gateways, models = _gateways_for(gateway, rate), math.ceil(rate / model_rate)
-    price = (gateways + spare) * gateway.price_per_hour + (models + spare) * model.price_per_hour
-    return Plan(rate, model_rate, gateways, models, gateways + spare, models + spare, price)
-
-
-def _gateways_for(gateway: Gateway, rate: float) -> int:
-    return math.ceil(rate * gateway.cpu_seconds / GATEWAY_LIMIT)
+    gateways = gateway.needed_for(rate) + spare
+    models = math.ceil(rate / rate_of_one_model(gateway, model, p99, overhead)) + spare
+    price = gateways * gateway.price_per_hour + models * model.price_per_hour
+    return Plan(rate, gateways, models, spare, price)

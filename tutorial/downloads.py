@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import pooch
@@ -11,40 +10,33 @@ import requests
 from tutorial import TutorialError
 
 TIMEOUT = 20  # seconds in which a connection or the next bytes must come
-TRIES = 3
 
 
-def download(url: str, path: str | Path, *, git_blob: str | None = None) -> Path:
+def download(url: str, path: Path, *, git_blob: str) -> Path:
     """Download `url` to `path`, unless it is there already, and return `path`.
 
     Args:
         url: The address of the file.
         path: Where to put it. An interrupted download leaves no file there.
-        git_blob: The hash that git gives to the file's content. A file at `path` with another
-            hash is downloaded again.
+        git_blob: The hash that git gives to the file's content.
 
     Raises:
         TutorialError: The file cannot be downloaded, or has another hash.
     """
-    path = Path(path)
-    if path.exists() and git_blob not in (None, git_blob_hash(path)):
+    if path.exists():
+        if git_blob_hash(path) == git_blob:
+            return path
         path.unlink()
     pooch.get_logger().setLevel(logging.WARNING)
-    source = pooch.create(
-        path.parent,
-        "",
-        registry={path.name: None},
-        urls={path.name: url},
-        retry_if_failed=TRIES - 1,
-    )
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
     try:
-        source.fetch(path.name, downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT))
+        pooch.retrieve(url, None, fname=path.name, path=path.parent, downloader=downloader)
     except (requests.RequestException, OSError, ValueError) as error:
         raise TutorialError(
             f"could not download {url}: {str(error) or type(error).__name__}. Run this again later,"
             f" or download the file by hand and save it as {path}"
         ) from None
-    found = git_blob and git_blob_hash(path)
+    found = git_blob_hash(path)
     if found != git_blob:
         path.unlink()
         raise TutorialError(
@@ -55,9 +47,7 @@ def download(url: str, path: str | Path, *, git_blob: str | None = None) -> Path
     return path
 
 
-def git_blob_hash(path: str | Path) -> str:
+def git_blob_hash(path: Path) -> str:
     """Return the hash that git gives to the content of `path`: 40 hexadecimal digits."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        blob = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        return hashlib.file_digest(file, lambda: blob).hexdigest()
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -34,12 +34,7 @@ def tcp_server(behave: Callable[[socket.socket], None]) -> Iterator[int]:
 
 def answering(answer: bytes) -> Callable[[socket.socket], None]:
     """Return a server that sends these bytes, whatever the request."""
-
-    def behave(connection: socket.socket) -> None:
-        connection.recv(65536)
-        connection.sendall(answer)
-
-    return behave
+    return dripping(answer, every=0, times=0)
 
 
 def dripping(head: bytes, *, every: float, times: int) -> Callable[[socket.socket], None]:

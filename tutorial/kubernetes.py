@@ -1,9 +1,8 @@
-"""The manifests under k8s/ as a cluster would get them, and whether there is a cluster.
+"""Render the manifests under k8s/, and take a model's contract into them.
 
-python -m tutorial.kubernetes contract NAME     take models/NAME's contract into the manifests
+python -m tutorial.kubernetes NAME     take models/NAME's contract into the manifests
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -16,78 +15,68 @@ from pathlib import Path
 
 import yaml
 
-from tutorial import TutorialError, services
+from tutorial import ROOT, TutorialError
 from tutorial.model_folder import require
 
-K8S = services.ROOT / "k8s"
+K8S = ROOT / "k8s"
 CONTRACT = K8S / "base/contract.json"
 MODELS_CONFIG = K8S / "components/canary/models.config"
 
 Manifest = dict  # one object of a cluster
 
 
-def kubectl() -> str | None:
-    """The kubectl of this environment, which requirements.txt pins, else PATH's, else None."""
-    return shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
+def kubectl() -> str:
+    """Return the path of kubectl, which requirements.txt installs beside Python."""
+    return os.path.join(sysconfig.get_path("scripts"), "kubectl")
 
 
 def components() -> list[str]:
-    """The names of k8s/components/."""
+    """Return the names of the folders in k8s/components/."""
     return sorted(path.parent.name for path in K8S.glob("components/*/kustomization.yaml"))
 
 
 def render(folder: str | Path) -> list[Manifest]:
-    """The objects that `kubectl apply -k folder` would send; TutorialError with kubectl's words.
+    """Return the objects that `kubectl apply -k folder` would send.
 
-    Without a kubectl they are read from the folder's files: without what kustomize adds to them.
+    Raises TutorialError, with the words of kubectl, if it cannot render them.
     """
-    command = kubectl()
-    if not command:
-        return _read(Path(folder))
-    result = subprocess.run([command, "kustomize", folder], capture_output=True, text=True)
+    result = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, text=True)
     if result.returncode:
         raise TutorialError(f"kubectl cannot render {folder}: {result.stderr.strip()}")
     return list(yaml.safe_load_all(result.stdout))
 
 
-def render_with(*names: str, base: str = "base") -> list[Manifest]:
-    """As `render`, for k8s/`base` with these components: the menu, with lines taken in."""
-    services.BUILD.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="menu-", dir=services.BUILD) as folder:
+def render_with(*names: str) -> list[Manifest]:
+    """Return the objects of k8s/base with these components."""
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as folder:
         k8s = os.path.relpath(K8S, folder)  # kustomize takes no absolute path
-        menu = {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
+        kustomization = {
             "namespace": "clothing",
-            "resources": [f"{k8s}/{base}"],
+            "resources": [f"{k8s}/base"],
             "components": [f"{k8s}/components/{name}" for name in names],
         }
-        Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(menu))
+        Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         return render(folder)
 
 
 def find(objects: Iterable[Manifest], kind: str, name: str) -> Manifest:
-    """The one object of a kind and name; LookupError where there is none."""
-    for candidate in objects:
-        if (candidate["kind"], candidate["metadata"]["name"]) == (kind, name):
-            return candidate
-    raise LookupError(f"no {kind} {name}")
+    """Return the object of this kind and name."""
+    [found] = [each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name)]
+    return found
 
 
 def answers(context: str) -> bool:
-    """Whether kubectl knows this context, and its cluster answers now."""
-    command = kubectl()
-    if not command:
-        return False
-    question = ["--context", context, "version", "--request-timeout=3s"]
-    return subprocess.run([command, *question], capture_output=True).returncode == 0
+    """Return whether kubectl knows this context, and its cluster answers now."""
+    question = [kubectl(), "--context", context, "version", "--request-timeout=3s"]
+    return subprocess.run(question, capture_output=True).returncode == 0
 
 
 def take_contract(model_folder: Path) -> None:
-    """Copy a model's contract.json into the manifests, and name the model where they do.
+    """Copy a model's contract.json into the manifests, and write the model's name where they do.
 
-    kustomize reads no file outside its own folder, so that a manifest cannot pick up others': what
-    notebook 01 wrote has to be copied in.
+    A copy, because kustomize reads no file outside its own folder.
     """
     shutil.copyfile(model_folder / "contract.json", CONTRACT)
     text = MODELS_CONFIG.read_text()
@@ -96,28 +85,9 @@ def take_contract(model_folder: Path) -> None:
     MODELS_CONFIG.write_text(text)
 
 
-def _read(folder: Path) -> list[Manifest]:
-    menu = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    objects = []
-    for name in [*menu.get("resources", []), *menu.get("components", [])]:
-        path = folder / name
-        objects += _read(path) if path.is_dir() else yaml.safe_load_all(path.read_text())
-    return objects
-
-
-def main() -> None:
-    """The command behind `make contract`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    contract = commands.add_parser("contract", help="take a model's contract into the manifests")
-    contract.add_argument("model_name", help="a folder in models/")
-    args = parser.parse_args()
+if __name__ == "__main__":
     try:
-        take_contract(require(services.ROOT / "models", args.model_name))
+        take_contract(require(ROOT / "models", sys.argv[1]))
     except TutorialError as error:
         sys.exit(f"make contract: {error}")
-    print(f"{CONTRACT.relative_to(services.ROOT)} is now that of {args.model_name}")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"{CONTRACT.relative_to(ROOT)} is now that of {sys.argv[1]}")

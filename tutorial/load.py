@@ -1,32 +1,24 @@
 """Send many prediction requests a second, from a process of its own, and measure the answers.
 
-    python -m tutorial.load http://127.0.0.1:9696/predict --type image/jpeg --rate 80 --seconds 6
-    python -m tutorial.load grpc://127.0.0.1:8500 --callers 16 --seconds 6
-
-It sends the bytes from stdin (a picture, or a serialized PredictRequest) again and again. The
-addresses take turns. Connections stay open.
-
-- Open loop (--rate): requests are due at times that do not depend on the answers. The time of a
+- Open loop (a rate): requests are due at times that do not depend on the answers. The time of a
   request counts from the moment when it is due. So waiting in any queue counts.
-- Closed loop (--callers): each caller sends the next request when it has its answer. A slow server
+- Closed loop (callers): each caller sends the next request when it has its answer. A slow server
   gets fewer requests.
 
-It prints the fields of a Result as JSON. It uses at most one core.
+The load uses at most one core.
 """
 
-import argparse
 import asyncio
 import io
 import itertools
-import json
 import math
+import pickle
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -36,8 +28,12 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GOOD = 200  # HTTP's; also given for an answer over gRPC
 BROKEN = 0  # nothing listens, the connection broke, or the timeout was over
 KEPT = 1.0  # seconds after which an idle connection is not used again; gunicorn closes it after 2
+PROCESS = (
+    "import asyncio, pickle, sys; from tutorial.load import send;"
+    "pickle.dump(asyncio.run(send(*pickle.load(sys.stdin.buffer))), sys.stdout.buffer)"
+)
 
-Ask = Callable[[], Awaitable[int | str]]
+Ask = Callable[[], Awaitable[int | str]]  # sends one request; returns the status
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Result:
     seconds: float  # during which requests were due
     cpu_seconds: float  # processor time of the load itself
     answers: list[tuple[float, float, int | str]]
-    """[when it was due, in seconds from the start; seconds from then to the answer; status], in the
+    """(when it was due, in seconds from the start; seconds from then to the answer; status), in the
     order of the answers. The status is HTTP's, a gRPC code's name, or 0 for no answer."""
 
     @property
@@ -98,7 +94,8 @@ def measure(
     """Run the load in a process of its own, and wait for its end.
 
     Args:
-        addresses: URLs such as http://127.0.0.1:9696/predict or grpc://127.0.0.1:8500.
+        addresses: URLs such as http://127.0.0.1:9696/predict or grpc://127.0.0.1:8500, which take
+            turns. Over gRPC, `body` is a serialized PredictRequest.
         body: the bytes of every request.
         seconds: how long requests are due.
         rate: for an open loop, requests a second.
@@ -108,43 +105,84 @@ def measure(
         content_type: the body's type, for HTTP.
         timeout: seconds that a caller waits for an answer.
 
-    Raises TutorialError if an address is wrong, or if no request gets an answer.
+    Raises TutorialError if no request gets an answer.
     """
     addresses = [addresses] if isinstance(addresses, str) else addresses
-    options = {"seconds": seconds, "rate": rate, "callers": callers, "arrivals": arrivals}
-    options |= {"seed": seed, "type": content_type, "timeout": timeout}
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "tutorial.load", *addresses, *flags]
-    ended = subprocess.run(command, input=body, capture_output=True)
-    if ended.returncode:
-        raise TutorialError(ended.stderr.decode().strip().rpartition("\n")[2])
-    result = Result(**json.loads(ended.stdout))
+    times = schedule(rate, seconds, arrivals, seed) if rate else []
+    load = (addresses, body, content_type, times, callers, seconds, timeout)
+    command, given = [sys.executable, "-c", PROCESS], pickle.dumps(load)
+    ended = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True)
+    result = pickle.loads(ended.stdout)
     if result.answers and all(status == BROKEN for _, _, status in result.answers):
         raise TutorialError(f"no server answers at {', '.join(addresses)}: is it running?")
     return result
 
 
-def over_http(session: aiohttp.ClientSession, url: str, content_type: str, body: bytes) -> Ask:
-    """Return a function that posts the body over an idle connection, or over a new one."""
+def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
+    """Return the times at which requests are due, in seconds from the start."""
+    if arrivals == "even":
+        return [number / rate for number in range(int(rate * seconds))]
+    chance = random.Random(seed)
+    times = itertools.accumulate(chance.expovariate(rate) for _ in itertools.count())
+    return list(itertools.takewhile(lambda due: due < seconds, times))
+
+
+async def send(
+    addresses: list[str],
+    body: bytes,
+    content_type: str,
+    times: list[float],
+    callers: int,
+    seconds: float,
+    timeout: float,
+) -> Result:
+    """Send requests at the `times` and from the callers, and wait for every answer."""
+    answers: list[tuple[float, float, int | str]] = []
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
     headers = {"Content-Type": content_type}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        asks = []
+        for address in addresses:
+            over_grpc = address.startswith("grpc://")
+            asks.append(grpc_ask(address, body) if over_grpc else http_ask(session, address, body))
+        in_turn, begun, cpu = itertools.cycle(asks), time.monotonic(), time.process_time()
+
+        async def one(due: float) -> None:
+            try:
+                async with asyncio.timeout(timeout):
+                    status = await next(in_turn)()
+            except (OSError, TimeoutError, ValueError, aiohttp.ClientError):
+                status = BROKEN
+            answers.append((due, time.monotonic() - begun - due, status))
+
+        async def again_and_again() -> None:
+            while (now := time.monotonic() - begun) < seconds:
+                await one(now)
+
+        asking = [asyncio.ensure_future(again_and_again()) for _ in range(callers)]
+        for due in times:
+            await asyncio.sleep(begun + due - time.monotonic())
+            asking.append(asyncio.ensure_future(one(due)))
+        await asyncio.gather(*asking)
+        return Result(seconds, time.process_time() - cpu, answers)
+
+
+def http_ask(session: aiohttp.ClientSession, url: str, body: bytes) -> Ask:
+    """Return a function that posts the body over an idle connection, or over a new one."""
 
     async def ask() -> int:
-        try:
-            async with session.post(url, data=io.BytesIO(body), headers=headers) as response:
-                await response.read()
-                return response.status
-        except aiohttp.ClientError:
-            return BROKEN
+        async with session.post(url, data=io.BytesIO(body)) as response:
+            await response.read()
+            return response.status
 
     return ask
 
 
-def over_grpc(address: str, body: bytes) -> Ask:
+def grpc_ask(url: str, body: bytes) -> Ask:
     """Return a function that sends the body, a serialized PredictRequest, over one channel."""
     import grpc  # only here, because the import is slow
 
-    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    predict = grpc.aio.insecure_channel(address, options=options).unary_unary(PREDICT)
+    predict = grpc.aio.insecure_channel(url.removeprefix("grpc://")).unary_unary(PREDICT)
 
     async def ask() -> int | str:
         try:
@@ -154,81 +192,3 @@ def over_grpc(address: str, body: bytes) -> Ask:
         return GOOD
 
     return ask
-
-
-def choose(session: aiohttp.ClientSession, address: str, content_type: str, body: bytes) -> Ask:
-    """Return the function that sends the body to an address; the scheme decides how."""
-    parts = urlsplit(address)
-    if parts.scheme == "http" and parts.hostname:
-        return over_http(session, address, content_type, body)
-    if parts.scheme == "grpc" and parts.port:
-        return over_grpc(parts.netloc, body)
-    raise TutorialError(
-        f"{address} is not an address such as http://host:9696/ or grpc://host:8500"
-    )
-
-
-def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> Iterator[float]:
-    """Yield the times at which requests are due, in seconds from the start."""
-    if arrivals == "even":
-        yield from (number / rate for number in range(int(rate * seconds)))
-        return
-    chance, due = random.Random(seed), 0.0
-    while (due := due + chance.expovariate(rate)) < seconds:
-        yield due
-
-
-async def load(asks: list[Ask], options: argparse.Namespace) -> Result:
-    """Send the requests, and wait for every answer."""
-    answers: list[tuple[float, float, int | str]] = []
-    in_turn, begun, cpu = itertools.cycle(asks), time.monotonic(), time.process_time()
-
-    async def one(due: float) -> None:
-        try:
-            async with asyncio.timeout(options.timeout):
-                status = await next(in_turn)()
-        except (OSError, TimeoutError, ValueError):
-            status = BROKEN
-        answers.append((due, time.monotonic() - begun - due, status))
-
-    async def again_and_again() -> None:
-        while (now := time.monotonic() - begun) < options.seconds:
-            await one(now)
-
-    asking = [asyncio.ensure_future(again_and_again()) for _ in range(options.callers)]
-    if options.rate:
-        for due in schedule(options.rate, options.seconds, options.arrivals, options.seed):
-            await asyncio.sleep(begun + due - time.monotonic())
-            asking.append(asyncio.ensure_future(one(due)))
-    await asyncio.gather(*asking)
-    return Result(options.seconds, time.process_time() - cpu, answers)
-
-
-def main() -> None:
-    """Read the body from stdin, run the load, print the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("addresses", nargs="+", help="http://host:port/path or grpc://host:port")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--rate", type=float, default=0, help="open loop: requests a second")
-    parser.add_argument("--callers", type=int, default=0, help="closed loop: how many callers")
-    parser.add_argument("--arrivals", choices=("poisson", "even"), default="poisson")
-    parser.add_argument("--seed", type=int, default=0, help="of the random arrivals")
-    parser.add_argument("--type", default="application/octet-stream", help="content type, for HTTP")
-    parser.add_argument("--timeout", type=float, default=30, help="seconds to wait for an answer")
-    options = parser.parse_args()
-    body = sys.stdin.buffer.read()
-
-    async def run() -> Result:
-        connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT)
-        async with aiohttp.ClientSession(connector=connections) as session:
-            asks = [choose(session, address, options.type, body) for address in options.addresses]
-            return await load(asks, options)
-
-    try:
-        json.dump(asdict(asyncio.run(run())), sys.stdout)
-    except TutorialError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -17,20 +17,16 @@ def publish(draft: Path, folder: Path, version: int, contract: dict) -> Path:
     """
     final = folder / str(version)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # Servers ignore the temporary folder, because its name is no number.
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
-            unfinished = Path(name)
-            shutil.copytree(draft, unfinished / "new")
-            text = json.dumps(contract, indent=2) + "\n"
-            (unfinished / "contract.json").write_text(text, encoding="utf-8")
-            if final.exists():
-                os.replace(final, unfinished / "old")
-            os.replace(unfinished / "new", final)
-            os.replace(unfinished / "contract.json", folder / "contract.json")
-    finally:
-        if not versions(folder):
-            shutil.rmtree(folder)
+    # Servers ignore the temporary folder, because its name is no number.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+        unfinished = Path(name)
+        shutil.copytree(draft, unfinished / "new")
+        text = json.dumps(contract, indent=2) + "\n"
+        (unfinished / "contract.json").write_text(text, encoding="utf-8")
+        if final.exists():
+            os.replace(final, unfinished / "old")
+        os.replace(unfinished / "new", final)
+        os.replace(unfinished / "contract.json", folder / "contract.json")
     return final
 
 

@@ -1,7 +1,7 @@
-"""Servers that a notebook starts, and that end with it however it ends.
+"""Start servers from a notebook that end when its kernel ends.
 
-A kernel may be killed with SIGKILL, when no clean-up of its own runs. So each server runs under a
-small supervisor in a session of its own, which notices when the kernel is gone (supervisor.py).
+A kernel may be killed with SIGKILL, and then it cannot clean up. So each server runs under a small
+supervisor in a session of its own, which notices that the kernel is gone (supervisor.py).
 """
 
 import atexit
@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,34 +20,33 @@ import psutil
 from tutorial import TutorialError
 
 _SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
-_servers: dict[str, "Server"] = {}  # the latest of each name; also keeps their pipes open
+_servers: dict[str, "Server"] = {}  # the latest of each name; keeps their pipes open
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server started by `start_server`; as a context manager it ends with the block."""
+    """A server that `start_server` started. As a context manager it ends with the block."""
 
     supervisor: subprocess.Popen
     log: Path
 
     @property
     def running(self) -> bool:
-        """Whether the server has not ended yet."""
+        """Return whether the server has not ended yet."""
         return self.exit_code is None
 
     @property
     def exit_code(self) -> int | None:
-        """The server's exit code (128 + N if signal N ended it), None while it runs."""
+        """Return the server's exit code (128 + N if signal N ended it), None while it runs."""
         return self.supervisor.poll()
 
     def cpu_seconds(self) -> float:
-        """Processor time that the server and its children have taken so far, the system's too."""
+        """Return the processor seconds of the server and its children so far."""
         processes = psutil.Process(self.supervisor.pid).children(recursive=True)
-        times = [process.cpu_times() for process in processes]
-        return sum(each.user + each.system for each in times)
+        return sum(sum(process.cpu_times()[:2]) for process in processes)  # user and system
 
     def stop(self) -> None:
-        """End the server and its children, and return when they are gone; twice does no harm."""
+        """End the server and its children, and return when they are gone."""
         self.supervisor.stdin.close()
         self.supervisor.terminate()  # a fork of this process may hold the pipe open still
         self.supervisor.wait()
@@ -73,14 +71,14 @@ def start_server(
     timeout: float = 60.0,
     grace: float = 5.0,
 ) -> Server:
-    """Start `command` and return when `ready()` is true; it ends when this process does.
+    """Start `command` and return when `ready()` is true. It ends when this process ends.
 
-    A server that was started under the same `name` is ended first. `log` gets what the server
-    prints, `env` is added to this process's environment, and an ending server has `grace` seconds
-    between TERM and KILL.
+    A server with the same `name` is ended first. The file `log` gets what the server prints. `env`
+    is added to this process's environment. When the server ends, it has `grace` seconds between
+    TERM and KILL.
 
-    Raises TutorialError, with the log's last lines, if the server ends before it is ready, or is
-    not ready after `timeout` seconds; whatever the exception, the server is ended first.
+    Raises TutorialError, with the last lines of the log, if the server ends before it is ready, or
+    is not ready after `timeout` seconds.
     """
     if previous := _servers.pop(name, None):
         previous.stop()
@@ -100,22 +98,21 @@ def start_server(
     try:
         wait_until(lambda: not server.running or ready(), timeout=timeout, what=f"{name} to start")
         if not server.running:
-            raise TutorialError(
-                f"{name} ended with exit code {server.exit_code} before it was ready"
-            )
-    except TutorialError as error:
+            code = server.exit_code
+            raise TutorialError(f"{name} ended with exit code {code} before it was ready")
+    except BaseException as error:  # also an interrupt by the reader
         server.stop()
-        raise TutorialError(f"{error}. {_last_lines(log)}") from None
-    except BaseException:
-        server.stop()
-        raise
+        if not isinstance(error, TutorialError):
+            raise
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise TutorialError(f"{error}. Last lines of {log}:\n{last}") from None
     return server
 
 
 def wait_until(
     check: Callable[[], bool], *, timeout: float, interval: float = 0.1, what: str
 ) -> None:
-    """Return as soon as `check()` is true, asked every `interval` seconds.
+    """Call `check` every `interval` seconds until it returns true.
 
     Raises TutorialError ("waited 5 s in vain for `what`") after `timeout` seconds.
     """
@@ -133,33 +130,23 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many different ports on which nothing listens on this machine."""
-    with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [listener.getsockname()[1] for listener in listeners]
+    """Return `count` different TCP ports on which nothing listens on this machine."""
+    with ExitStack() as stack:  # holds all of them, so that no port is found twice
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        return [stack.enter_context(each).getsockname()[1] for each in sockets]
 
 
-def port_open(port: int, host: str = "127.0.0.1") -> bool:
-    """Return whether something accepts TCP connections on `port`."""
+def port_open(port: int) -> bool:
+    """Return whether something on this machine accepts TCP connections on `port`."""
     try:
-        socket.create_connection((host, port), timeout=1).close()
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
         return False
     return True
 
 
-def _last_lines(log: Path, count: int = 15) -> str:
-    with log.open(errors="replace") as file:
-        lines = deque(file, maxlen=count)
-    if not lines:
-        return f"Its log {log} is empty"
-    return f"Last lines of {log}:\n{''.join(lines).rstrip()}"
-
-
 @atexit.register
 def _stop_all() -> None:
-    """At a calm ending, wait until the servers are gone: their ports are then free again."""
+    """Wait until the servers are gone, so that their ports are free again."""
     for server in _servers.values():
         server.stop()

@@ -1,49 +1,47 @@
-"""The project's servers as notebooks and tests start them, and whether Docker is there to help."""
+"""Start the project's servers, as lessons and tests need them, and find out about Docker."""
 
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
+import requests
 
 from tutorial import ROOT
-from tutorial.processes import Server, free_port, free_ports, port_open, start_server
+from tutorial.processes import Server, free_port, port_open, start_server
 
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
 LOGS = Path(os.environ.get("TUTORIAL_LOGS", BUILD / "logs"))
-# The gateway's, as in Dockerfile.gateway: glibc returns large pictures' memory to the system.
+# As in Dockerfile.gateway: glibc returns the memory of large pictures to the system.
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 2**20),
 }
 
-# Packages and image move together: the lock pins the package, and the image has its version.
+# Packages and image move together: requirements.txt states the version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
 
 COMPOSE = ("docker", "compose", "--project-name", "lesson")
 
 
 def serving_has_an_image() -> bool:
-    """Whether tensorflow/serving comes for this machine's processor; for Arm it does not."""
+    """Return whether there is a tensorflow/serving for this processor; for Arm there is none."""
     return platform.machine() in ("x86_64", "AMD64")
 
 
 def docker_runs_serving() -> bool:
-    """Whether a Docker engine answers, on a processor that the tensorflow/serving image is for."""
+    """Return whether a Docker engine answers, and can run the tensorflow/serving image."""
     return serving_has_an_image() and _docker_knows("info")
 
 
 def docker_composes() -> bool:
-    """Whether a Docker engine answers, and has Compose."""
+    """Return whether a Docker engine answers, and has Compose."""
     return _docker_knows("info") and _docker_knows("compose", "version")
 
 
@@ -57,26 +55,15 @@ def _docker_knows(*command: str) -> bool:
 
 
 def start_model_server(name: str, command: list[str], port: int) -> Server:
-    """Run a model server's command; return when it talks gRPC, which it does once a model is in."""
-    return start_server(
-        name,
-        command,
-        ready=lambda: grpc_answers(port),
-        log=LOGS / f"{name}.log",
-        timeout=120,
-    )
+    """Run a model server's command; return when it answers over gRPC, with its model loaded."""
+    log = LOGS / f"{name}.log"
+    return start_server(name, command, ready=lambda: grpc_answers(port), log=log, timeout=120)
 
 
 def model_server_command(model_folder: Path, port: int) -> list[str]:
-    """The command of this project's own model server, for models/NAME."""
-    return [
-        sys.executable,
-        "-m",
-        "model_server",
-        f"--port={port}",
-        f"--model_name={model_folder.name}",
-        f"--model_base_path={model_folder.resolve()}",
-    ]
+    """Return the command of this project's own model server, for models/NAME."""
+    model = (f"--model_name={model_folder.name}", f"--model_base_path={model_folder.resolve()}")
+    return [sys.executable, "-m", "model_server", f"--port={port}", *model]
 
 
 def start_gateway(
@@ -90,8 +77,8 @@ def start_gateway(
 ) -> Server:
     """Run the gateway as it is deployed; return when /readyz says that it can answer.
 
-    `admin_port` is by default a free one; `settings` are further GATEWAY_* variables, in lower case
-    and without the prefix, such as `allowed_origins`.
+    `admin_port` is a free port by default. `settings` are further GATEWAY_ variables without that
+    prefix and in lower case, such as `allowed_origins`.
     """
     admin_port = admin_port or free_port()
     settings = {
@@ -115,27 +102,22 @@ def start_gateway(
 
 
 def start_gateways(count: int, **options: object) -> dict[str, Server]:
-    """Run several gateways in front of one model; return the address of each, and its server.
+    """Run several gateways in front of one model; return the server of each, by its address.
 
-    They start side by side; `options` are `start_gateway`'s.
+    `options` are those of `start_gateway`.
     """
-    ports = free_ports(2 * count)
-
-    def start(number: int) -> Server:
-        port, admin_port = ports[2 * number : 2 * number + 2]
-        return start_gateway(port, admin_port=admin_port, name=f"gateway-{number + 1}", **options)
-
-    with ThreadPoolExecutor(count) as pool:
-        servers = list(pool.map(start, range(count)))
-    return {
-        f"http://127.0.0.1:{port}": server for port, server in zip(ports[::2], servers, strict=True)
-    }
+    servers = {}
+    for number in range(1, count + 1):
+        port = free_port()
+        server = start_gateway(port, name=f"gateway-{number}", **options)
+        servers[f"http://127.0.0.1:{port}"] = server
+    return servers
 
 
 def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
     """Build both images and run compose.yaml; return when the page answers on `port`.
 
-    It is a project of its own, beside one that somebody may have running.
+    The project has a name of its own, so that it does not replace one that runs already.
     """
     return start_server(
         "compose",
@@ -149,18 +131,18 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
             "GATEWAY_PORT": str(port),
         },
         cwd=ROOT,
-        timeout=900,  # two base images and TensorFlow's wheel come first
+        timeout=900,  # the first time, it downloads two base images and TensorFlow
         grace=60,
     )
 
 
 def remove_containers() -> None:
-    """Remove what `start_compose` left: containers that have ended, and their network."""
+    """Remove the containers of `start_compose`, which have ended, and their network."""
     subprocess.run([*COMPOSE, "down"], cwd=ROOT, capture_output=True, check=True)
 
 
 def start_picture_server(folder: Path, port: int) -> Server:
-    """Serve the files of a folder over HTTP, so that a download is a download, without internet."""
+    """Serve the files of a folder over HTTP, so that lessons can download without internet."""
     return start_server(
         "pictures",
         [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"],
@@ -171,7 +153,7 @@ def start_picture_server(folder: Path, port: int) -> Server:
 
 
 def grpc_answers(port: int) -> bool:
-    """Whether a gRPC server answers; Docker opens a container's port before anybody listens."""
+    """Return whether a gRPC server answers. Docker opens a port before a server listens on it."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=1)
@@ -181,11 +163,8 @@ def grpc_answers(port: int) -> bool:
 
 
 def http_status(url: str) -> int | None:
-    """The status with which a URL answers; None while nothing does."""
+    """Return the status with which a URL answers, or None if nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
+        return requests.get(url, timeout=5).status_code
+    except requests.RequestException:
         return None

@@ -7,34 +7,28 @@ group gets TERM, and KILL after GRACE seconds. Exits with the server's code.
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+
+INTERVAL = 0.05  # seconds between two looks at the server
 
 
 def main(grace: float, command: list[str]) -> int:
     """Run `command` until it or its owner ends; return its exit code as a shell would."""
-    over, end = os.pipe()
-    os.set_blocking(end, False)
-    signal.set_wakeup_fd(end)  # a handler in Python can miss the moment before we wait
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda number, _: signals.append(number))
     try:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-
-    def note_end_of(wait: Callable[[], object]) -> None:
-        wait()
-        os.write(end, b"x")
-
-    for wait in (server.wait, lambda: os.read(0, 1)):
-        threading.Thread(target=note_end_of, args=(wait,), daemon=True).start()
-    os.read(over, 1)
+    owner_ended = False
+    while server.poll() is None and not signals and not owner_ended:
+        owner_ended = any(select.select([sys.stdin], [], [], INTERVAL))
     end_group(server, grace)
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
 
@@ -47,6 +41,7 @@ def end_group(server: subprocess.Popen, grace: float) -> None:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 os.killpg(server.pid, 0)  # raises when the group is gone (macOS: only zombies left)
+                server.poll()
                 time.sleep(0.02)
     server.wait()
 

@@ -7,7 +7,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
-class TraceCollector:
+class TraceCollector(ThreadingHTTPServer):
     """Receive traces over HTTP on a free port of this machine, and keep them.
 
     `url` is what OTEL_EXPORTER_OTLP_ENDPOINT wants.
@@ -15,33 +15,28 @@ class TraceCollector:
 
     def __init__(self) -> None:
         """Start to listen, in a thread that ends with the process."""
-        self._spans: list[Span] = []
-        keep = self._keep
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                keep(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Log nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def _keep(self, body: bytes) -> None:
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            for scope in resource.scope_spans:
-                self._spans += scope.spans
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.spans: list[Span] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def trace(self, trace_id: str) -> list[Span]:
         """Return the spans of a trace received so far, in the order of their starts."""
-        found = [span for span in self._spans if span.trace_id.hex() == trace_id]
+        found = [span for span in self.spans if span.trace_id.hex() == trace_id]
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+
+class Handler(BaseHTTPRequestHandler):
+    """Give the spans of each request to the collector."""
+
+    def do_POST(self) -> None:
+        """Read the spans of one request."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                self.server.spans += scope.spans
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""

@@ -1,128 +1,91 @@
 """tutorial.downloads against a local server."""
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 
 import pytest
 
-from tutorial import TutorialError, downloads
+from tutorial import TutorialError
+from tutorial.downloads import download, git_blob_hash
+from tutorial.hostile import answering, tcp_server
 
 FILE = bytes(range(256)) * 2000  # 512,000 bytes
 GIT_BLOB = hashlib.sha1(b"blob %d\0" % len(FILE) + FILE).hexdigest()
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(FILE)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `content` under any path and counts the requests."""
-
-    daemon_threads = True
-    content = FILE
-    status = 200
-    broken = 0  # how many of the next answers end in the middle
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests = 0
-        self.url = f"http://127.0.0.1:{self.server_port}/model.h5"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.requests += 1
-        if server.status != 200:
-            return self.send_error(server.status)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(server.content)))
-        self.end_headers()
-        end = len(server.content) // 2 if server.broken else None
-        server.broken = max(0, server.broken - 1)
-        self.wfile.write(server.content[:end])
-
-    def log_message(self, *_):
-        pass
+@contextmanager
+def serving(answer: bytes):
+    """Yield a URL that gets this answer."""
+    with tcp_server(answering(answer)) as port:
+        yield f"http://127.0.0.1:{port}/model.h5"
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between pooch's tries
+def path(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.fixture
-def path(tmp_path):
     return tmp_path / "new folder" / "model.h5"
-
-
-def get(server, path):
-    return downloads.download(server.url, path, git_blob=GIT_BLOB)
 
 
 def test_git_blob_hash_is_that_of_git(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"hello\n")
-    assert downloads.git_blob_hash(file) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert git_blob_hash(file) == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_download_shows_progress_and_leaves_only_the_file(server, path, capsys):
-    assert get(server, path) == path
+def test_download_shows_progress_and_leaves_only_the_file(path, capsys):
+    with serving(HEAD + FILE) as url:
+        assert download(url, path, git_blob=GIT_BLOB) == path
     assert path.read_bytes() == FILE
     assert list(path.parent.iterdir()) == [path]
     assert "512k/512k" in capsys.readouterr().err
 
 
-def test_a_good_file_is_not_downloaded_again(server, path):
-    get(server, path)
-    assert get(server, str(path)) == path
-    assert server.requests == 1
+def test_download_keeps_a_good_file(path):
+    path.parent.mkdir()
+    path.write_bytes(FILE)
+    assert download("http://no-such-host.invalid/x", path, git_blob=GIT_BLOB) == path
 
 
-def test_a_damaged_file_is_replaced(server, path):
+def test_download_replaces_a_damaged_file(path):
     path.parent.mkdir()
     path.write_bytes(FILE[:-1])
-    get(server, path)
+    with serving(HEAD + FILE) as url:
+        download(url, path, git_blob=GIT_BLOB)
     assert path.read_bytes() == FILE
 
 
-def test_a_download_that_breaks_off_is_tried_again(server, path):
-    server.broken = 2
-    get(server, path)
-    assert path.read_bytes() == FILE
-    assert server.requests == 3
-
-
-@pytest.mark.parametrize("failure", [{"broken": 3}, {"status": 503}, {"status": 404}])
-def test_a_download_that_always_fails_is_one_clear_line(server, path, failure):
-    vars(server).update(failure)
-    with pytest.raises(TutorialError, match=f"could not download {server.url}: .") as caught:
-        get(server, path)
-    assert f"save it as {path}" in str(caught.value)
+@pytest.mark.parametrize(
+    "answer",
+    [HEAD + FILE[:1000], b"HTTP/1.0 503 Busy\r\n\r\n", b"HTTP/1.0 404 Gone\r\n\r\n"],
+    ids=["broken off", "503", "404"],
+)
+def test_download_that_fails_gives_one_clear_line(path, answer):
+    with serving(answer) as url, pytest.raises(TutorialError) as caught:
+        download(url, path, git_blob=GIT_BLOB)
+    assert str(caught.value).startswith(f"could not download {url}: ")
+    assert str(caught.value).endswith(f"save it as {path}")
     assert "\n" not in str(caught.value)
     assert list(path.parent.iterdir()) == []
-    assert server.requests == downloads.TRIES
 
 
 @pytest.mark.parametrize("wrong", [b"<html>Please log in", FILE[::-1]], ids=["page", "same size"])
-def test_wrong_bytes_are_refused_and_removed(server, path, wrong):
-    server.content = wrong
-    with pytest.raises(TutorialError, match="not the expected file") as caught:
-        get(server, path)
-    assert GIT_BLOB in str(caught.value)
+def test_download_refuses_and_removes_wrong_bytes(path, wrong):
+    says = pytest.raises(TutorialError, match=f"not the expected file: .* expected {GIT_BLOB}")
+    with serving(b"HTTP/1.0 200 OK\r\n\r\n" + wrong) as url, says:
+        download(url, path, git_blob=GIT_BLOB)
     assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["http://no-such-host.invalid/x", "x"])
-def test_an_address_that_cannot_work_is_named(path, url, server):
+def test_download_names_an_address_that_cannot_work(path, url):
     with pytest.raises(TutorialError, match=f"could not download {url}: "):
-        downloads.download(url, path)
+        download(url, path, git_blob=GIT_BLOB)
 
 
-def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
+def test_download_names_a_folder_that_cannot_be_written(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(TutorialError, match=f"save it as {file / 'model.h5'}"):
-        downloads.download(server.url, file / "model.h5")
+    says = pytest.raises(TutorialError, match=f"save it as {file / 'model.h5'}")
+    with serving(HEAD + FILE) as url, says:
+        download(url, file / "model.h5", git_blob=GIT_BLOB)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tutorial import TutorialError
-from tutorial.export import compare, describe, render
+from tutorial.export import FIX, exported_modules, render, wanted_modules, write_modules
 
 
 def notebook(folder: Path, *code: str, name: str = "01-lesson.ipynb") -> Path:
@@ -23,19 +23,19 @@ def notebook(folder: Path, *code: str, name: str = "01-lesson.ipynb") -> Path:
 
 
 def test_modules_are_what_the_notebooks_export(root):
-    differences = compare(root)
-    assert not differences, "\n".join(
-        describe(path, there, wanted) for path, (there, wanted) in differences.items()
-    )
+    there, wanted = exported_modules(root), wanted_modules(root)
+    assert there.keys() == wanted.keys(), FIX
+    for path in wanted:
+        assert there[path].splitlines() == wanted[path].splitlines(), FIX
 
 
-def test_exported_cells_become_a_module(tmp_path):
+def test_render_joins_exported_cells(tmp_path):
     path = notebook(
         tmp_path,
         "#| default_exp lesson\nimport this",
-        "#| export\nimport sys\nimport os",
+        "#| export\nimport os\nimport sys",
         "print('shown, not exported')",
-        "#| export\ndef f():\n  return os, sys",
+        "#| export\ndef f():\n    return os, sys",
     )
     assert render(path) == (
         "lesson",
@@ -45,11 +45,7 @@ def test_exported_cells_become_a_module(tmp_path):
     )
 
 
-def test_a_notebook_without_directives_exports_nothing(tmp_path):
-    assert render(notebook(tmp_path, "x = 1")) is None
-
-
-def test_a_module_without_a_sentence_is_refused(tmp_path):
+def test_render_refuses_a_notebook_without_a_sentence(tmp_path):
     path = notebook(tmp_path, "#| default_exp lesson", "#| export\nx = 1")
     path.write_text(path.read_text().replace("> Says", "Says"))
     with pytest.raises(TutorialError, match="no `> sentence`"):
@@ -57,40 +53,39 @@ def test_a_module_without_a_sentence_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["%matplotlib inline", "!ls", "x = = 1"])
-def test_what_is_not_python_is_refused_with_its_place(tmp_path, line):
+def test_render_names_the_line_that_is_not_python(tmp_path, line):
     path = notebook(tmp_path, "#| default_exp lesson", f"#| export\n\n{line}")
     with pytest.raises(TutorialError, match=r"01-lesson.ipynb, cell 3, line 3.*not plain Python"):
         render(path)
 
 
 @pytest.mark.parametrize("code", [["#| export\nx = 1"], ["#| default_exp a", "#| default_exp b"]])
-def test_exactly_one_module_a_notebook(tmp_path, code):
+def test_render_wants_exactly_one_module_name(tmp_path, code):
     with pytest.raises(TutorialError, match=r"wants one `#\| default_exp NAME`"):
         render(notebook(tmp_path, *code))
 
 
-def test_two_notebooks_cannot_write_one_module(tmp_path):
+def test_wanted_modules_refuses_two_notebooks_for_one_module(tmp_path):
     notebook(tmp_path, "#| default_exp lesson", name="01-a.ipynb")
     notebook(tmp_path, "#| default_exp lesson", name="02-b.ipynb")
     with pytest.raises(TutorialError, match="another notebook exports"):
-        compare(tmp_path)
+        wanted_modules(tmp_path)
 
 
-def test_every_kind_of_drift_is_found_and_named(tmp_path):
+def test_write_modules_writes_what_is_exported_and_removes_what_no_longer_is(tmp_path):
     notebook(tmp_path, "#| default_exp missing", name="01-a.ipynb")
     notebook(tmp_path, "#| default_exp changed", "#| export\nx = 1", name="02-b.ipynb")
     gateway = tmp_path / "gateway"
     (gateway / "changed.py").write_text("x = 2\n")
     (gateway / "orphan.py").write_text('"""\nExported from notebooks/03-c.ipynb: …\n"""\n')
-    (gateway / "by_hand.py").write_text('"""No notebook knows it, and it does not say so."""\n')
+    (gateway / "by_hand.py").write_text('"""No notebook exports it."""\n')
+    assert exported_modules(tmp_path).keys() == {gateway / "orphan.py"}
 
-    said = {path.stem: describe(path, *texts) for path, texts in compare(tmp_path).items()}
+    write_modules(tmp_path)
 
-    assert said.keys() == {"missing", "changed", "orphan"}
-    assert "-x = 2" in said["changed"]
-    assert "+x = 1" in said["changed"]
-    assert "none does" in said["orphan"]
-    assert all("make export" in text for text in said.values())
+    assert sorted(path.stem for path in gateway.iterdir()) == ["by_hand", "changed", "missing"]
+    assert exported_modules(tmp_path) == wanted_modules(tmp_path)
+    assert "\nx = 1\n" in (gateway / "changed.py").read_text()
 
 
 CODE_CELLS = [

@@ -1,4 +1,4 @@
-"""The load generator, against small servers of this process."""
+"""Test the load generator against small servers of this process."""
 
 import itertools
 import math
@@ -7,30 +7,34 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import grpc
 import pytest
+from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from tutorial import TutorialError
+from tutorial.flaky import FlakyServer
 from tutorial.load import Result, measure, schedule
-from tutorial.processes import free_port
 
 
-class Site:
+class Site(ThreadingHTTPServer):
     """An HTTP server: its address, and what came to it."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}/predict"
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 100
+
+    def __init__(self, handler):
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/predict"
         self.bodies: list[bytes] = []
         self.connections = 0
 
 
 @contextmanager
 def serving(*, took: float = 0, keeps: bool = True, statuses: tuple = (200,)) -> Iterator[Site]:
-    """A server that handles one request at a time, each for so many seconds."""
+    """A server that handles one request at a time, each for `took` seconds."""
     one_at_a_time, status = threading.Lock(), itertools.cycle(statuses)
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,19 +58,13 @@ def serving(*, took: float = 0, keeps: bool = True, statuses: tuple = (200,)) ->
         def log_message(self, *_):
             pass
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-        request_queue_size = 100
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        site = Site(server.server_port)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with Site(Handler) as site:
+        threading.Thread(target=site.serve_forever, args=(0.05,), daemon=True).start()
         yield site
-        server.shutdown()
+        site.shutdown()
 
 
-def test_callers_keep_their_connections_and_send_the_body_as_it_is():
+def test_measure_keeps_connections_open_and_sends_the_body_unchanged():
     with serving(took=0.01) as site:
         result = measure(site.url, b"\0picture\r\n\r\n", callers=3, seconds=0.3)
     assert site.connections == 3
@@ -75,7 +73,7 @@ def test_callers_keep_their_connections_and_send_the_body_as_it_is():
     assert 0 < result.cpu_seconds < 0.3
 
 
-def test_an_open_loop_shows_the_queue_that_a_closed_one_hides():
+def test_measure_counts_the_queue_in_an_open_loop_only():
     with serving(took=0.05) as site:  # 20 a second
         closed = measure(site.url, b"", callers=1, seconds=0.5)
         open_ = measure(site.url, b"", rate=40, arrivals="even", seconds=0.5)
@@ -85,78 +83,56 @@ def test_an_open_loop_shows_the_queue_that_a_closed_one_hides():
     assert open_.answered < 21
 
 
-def test_addresses_take_turns():
+def test_measure_sends_to_addresses_in_turn():
     with serving() as one, serving() as other:
         measure([one.url, other.url], b"", rate=60, arrivals="even", seconds=0.2)
         assert len(one.bodies) == len(other.bodies) == 6
 
 
-def test_a_server_that_keeps_no_connection_is_called_anew():
+def test_measure_opens_a_new_connection_after_the_server_closes_one():
     with serving(keeps=False) as site:
         result = measure(site.url, b"", callers=1, seconds=0.2)
     assert len(result.good) == len(result.answers) == site.connections > 1
 
 
-def test_only_good_answers_count_as_answered():
+def test_result_answered_counts_only_good_answers():
     with serving(statuses=(200, 503)) as site:
         result = measure(site.url, b"", rate=50, arrivals="even", seconds=0.2)
     assert Counter(status for *_, status in result.answers) == {200: 5, 503: 5}
     assert result.answered == pytest.approx(25, rel=0.2)
 
 
-def test_a_caller_has_patience_for_so_long():
+def test_measure_gives_up_after_the_timeout():
     with serving(took=0.5) as site:
         result = measure(site.url, b"", rate=10, arrivals="even", seconds=0.2, timeout=0.8)
     assert [status for *_, status in result.answers] == [200, 0]
 
 
-def test_it_says_where_nobody_answers():
-    url = f"http://127.0.0.1:{free_port()}/"
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "localhost:8500"])  # 9: "discard"
+def test_measure_names_an_address_where_nothing_answers(url):
     with pytest.raises(TutorialError, match=f"no server answers at {url}: is it running"):
         measure(url, b"", callers=1, seconds=0.05)
 
 
-def test_a_load_may_be_so_light_that_nothing_comes():
+def test_measure_may_have_no_request_at_all():
     result = measure("http://127.0.0.1:9/", b"", rate=0.01, seconds=0.05)
     assert result.answers == []
     assert result.answered == 0
 
 
-def test_it_says_what_an_address_looks_like():
-    with pytest.raises(TutorialError, match="localhost:8500 is not an address such as http://host"):
-        measure("localhost:8500", b"", callers=1, seconds=0.05)
+def test_measure_over_grpc_names_status_codes():
+    server, request = FlakyServer(), PredictRequest().SerializeToString()
+    server.refusals = 1
+    address = f"grpc://127.0.0.1:{server.port}"
+    result = measure(address, request, rate=20, arrivals="even", seconds=0.2)
+    server.stop()
+    assert server.calls == 4
+    assert Counter(status for *_, status in result.answers) == {"UNAVAILABLE": 1, 200: 3}
 
 
-def test_it_talks_grpc_and_names_the_codes():
-    seen = []
-
-    class Model(grpc.GenericRpcHandler):
-        def service(self, call):
-            assert call.method == "/tensorflow.serving.PredictionService/Predict"
-            return grpc.unary_unary_rpc_method_handler(self.predict)
-
-        def predict(self, request, context):
-            seen.append(request)
-            if len(seen) == 2:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-            return b"answer"
-
-    with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, handlers=[Model()])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        address = f"grpc://127.0.0.1:{port}"
-        result = measure(address, b"request", rate=20, arrivals="even", seconds=0.2)
-        server.stop(0)
-    assert seen == [b"request"] * 4
-    assert [status for *_, status in result.answers] == [200, "UNAVAILABLE", 200, 200]
-
-
-def test_arrivals_at_random_are_the_same_for_the_same_seed():
-    due = list(schedule(100, 50, "poisson", seed=1))
-    assert (
-        due == list(schedule(100, 50, "poisson", seed=1)) != list(schedule(100, 50, "poisson", 2))
-    )
+def test_schedule_is_the_same_for_the_same_seed():
+    due, same, other = (schedule(100, 50, "poisson", seed) for seed in (1, 1, 2))
+    assert due == same != other
     assert due == sorted(due)
     assert due[-1] < 50
     gaps = [later - earlier for earlier, later in itertools.pairwise(due)]
@@ -164,7 +140,7 @@ def test_arrivals_at_random_are_the_same_for_the_same_seed():
     assert statistics.stdev(gaps) == pytest.approx(0.01, rel=0.1)  # as an exponential one has it
 
 
-def test_percentiles_are_of_good_answers():
+def test_result_percentile_ignores_bad_answers():
     answers = [(0, took / 100, 200) for took in range(100, 0, -1)] + [(0, 9, 503)]
     result = Result(1, 0, answers)
     assert [result.percentile(percent) for percent in (0, 50, 99, 100)] == [0.01, 0.5, 0.99, 1]

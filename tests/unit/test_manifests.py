@@ -509,11 +509,3 @@ def test_keys_stand_in_one_order():
 def test_what_kubectl_says_is_passed_on(tmp_path):
     with pytest.raises(TutorialError, match=r"cannot render .*unable to find one of"):
         kubernetes.render(tmp_path)
-
-
-def test_without_kubectl_the_files_are_read(monkeypatch):
-    with_it = {(each["kind"], each["metadata"]["name"]) for each in rendered("")}
-    monkeypatch.setattr(kubernetes, "kubectl", lambda: None)
-    without = {(each["kind"], each["metadata"]["name"]) for each in kubernetes.render(K8S)}
-    assert {kind for kind, _ in with_it - without} == {"ConfigMap"}
-    assert without < with_it

@@ -40,7 +40,7 @@ def test_load_curve_shows_rates_and_milliseconds():
     assert 250 in [line.get_ydata()[0] for line in times.get_lines()]
 
 
-def test_numbers_on_a_scale_of_powers_are_plain():
+def test_plain_powers_writes_plain_numbers():
     axes = plt.figure().subplots()
     axes.set(yscale="log", ylim=(9, 300))
     plots.plain_powers(axes)

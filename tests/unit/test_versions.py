@@ -5,7 +5,7 @@ import re
 import pytest
 import tensorflow_serving
 
-from tutorial.op_history import _FILE
+from tutorial.op_history import HISTORY
 from tutorial.services import SERVING_IMAGE
 
 
@@ -55,9 +55,8 @@ def test_protobuf_has_the_major_version_of_the_generated_code(root):
 
 
 def test_the_history_of_operations_reaches_this_tensorflow(root):
-    assert (
-        f'"{".".join(minor(pinned(root / "requirements.txt")["tensorflow"]))}"' in _FILE.read_text()
-    )
+    tensorflow = ".".join(minor(pinned(root / "requirements.txt")["tensorflow"]))
+    assert f'"{tensorflow}"' in HISTORY.read_text()
 
 
 def test_every_direct_requirement_is_locked(root):
