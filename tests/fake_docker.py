@@ -33,9 +33,6 @@ def main() -> None:
     run.add_argument("-v", dest="volume", required=True)
     run.add_argument("-e", dest="environment", required=True)
     run.add_argument("image")
-    image = commands.add_parser("image", allow_abbrev=False)
-    image.add_argument("action", choices=["ls"])
-    image.add_argument("--filter", required=True)
     compose = commands.add_parser("compose", allow_abbrev=False)
     compose.add_argument("--project-name")
     actions = compose.add_subparsers(dest="action", required=True)
@@ -47,8 +44,6 @@ def main() -> None:
     args = parser.parse_args()
     if args.command == "run":
         run_serving(args)
-    elif args.command == "image":
-        print("REPOSITORY TAG IMAGE ID CREATED SIZE")
     elif args.command == "compose" and args.action == "up":
         compose_up()
 

@@ -73,6 +73,20 @@ def answers(context: str) -> bool:
     return subprocess.run(question, capture_output=True).returncode == 0
 
 
+def show(command: str, context: str) -> None:
+    """Run kubectl with `command` in the repository's folder, and print the command and its output.
+
+    If the cluster of `context` does not answer, print only the command.
+    """
+    print("$ kubectl", command)
+    if not answers(context):
+        print("  (not run: there is no cluster)")
+        return
+    words = [kubectl(), "--context", context, *command.split()]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    print(result.stdout + result.stderr)
+
+
 def take_contract(model_folder: Path) -> None:
     """Copy a model's contract.json into the manifests, and write the model's name where they do.
 
