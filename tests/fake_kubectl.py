@@ -36,11 +36,13 @@ def answer(words: list[str], world: dict | None) -> dict:
             world = {"pods": [], "born": 0, "revisions": {}, "load": None}
             deploy(world, "gateway", "clothing-gateway:0.1.0", 2)
             deploy(world, "model", "clothing-model:0.1.0", 1)
+        case ["create", "configmap", "load", script, picture]:
+            assert script.startswith("--from-file=") and script.endswith("/load.py")
+            assert picture.startswith("--from-file=") and picture.endswith("/t-shirt.jpg")
         case ["apply", "--filename", "-"]:
-            files, pod = json.load(sys.stdin)["items"]
-            assert files["binaryData"].keys() == {"load.py", "t-shirt.jpg"}
+            pod = json.load(sys.stdin)
             assert pod["spec"]["containers"][0]["image"] == "clothing-gateway:0.1.0"
-            world["load"] = {"answered": 0, "failed": 0, "slowest": 0.1, "failure": ""}
+            world["load"] = {"answered": 0, "failed": 0, "failure": ""}
         case ["rollout", "status", "deployment/model" | "deployment/gateway", "--timeout=2s"]:
             if FAULT == "stuck" and world["load"]:
                 fail("timed out waiting for the condition")
@@ -48,18 +50,15 @@ def answer(words: list[str], world: dict | None) -> dict:
             assert world["load"]
         case ["delete", "pod/load", "configmap/load", "--ignore-not-found", "--now"]:
             world["load"] = None
-        case ["get", "deployment", "gateway", "--output", "json"]:
-            container = {"image": world["revisions"]["gateway"][-1], "securityContext": {}}
-            spec = {"containers": [container], "securityContext": {}}
-            print(json.dumps({"spec": {"template": {"spec": spec}}}))
+        case ["get", "deployment", "gateway", "--output", path]:
+            assert path == "jsonpath={.spec.template.spec.containers[0].image}"
+            print(world["revisions"]["gateway"][-1], end="")
         case ["get", "pods", "--selector", selector, "--output", "json"]:
             tier = selector.removeprefix("app.kubernetes.io/name=")
             print(json.dumps({"items": [shown(pod) for pod in of_tier(world, tier)]}))
             world["pods"] = [pod for pod in world["pods"] if not pod["ending"]]
         case ["get", "--raw", path]:
             print(asked(world, path.removeprefix("/api/v1/namespaces/clothing/pods/")))
-        case ["exec", "load", "--", "python", "/load/load.py", "gateway:9696", *_]:
-            print(json.dumps({"dress": -1.5, "t-shirt": 4.38}))
         case ["logs", "load", "--tail=1"]:
             world["load"]["answered"] += 5
             print(json.dumps(world["load"]))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,15 +91,26 @@ def two_signatures(folder: Path) -> Case:
     return Case(parameters, original, "logits", ("pixels", "season"))
 
 
-@pytest.fixture(scope="module", params=[keras3_file, keras2_file, two_signatures])
-def chain(request, tmp_path_factory):
-    """A case, converted with notebook 01: (the case, its model folder, a folder for copies)."""
-    folder = tmp_path_factory.mktemp(request.param.__name__)
-    case = request.param(folder)
-    parameters = case.parameters | {"MODELS_DIR": str(folder / "models")}
-    execute(NOTEBOOKS / "01-convert-model.ipynb", parameters, folder / "01.ipynb")
-    [model_folder] = (folder / "models").iterdir()
-    return case, model_folder, folder
+@pytest.fixture(scope="module")
+def convert(tmp_path_factory) -> Callable:
+    """A function that makes a case and converts it with notebook 01, once for all tests."""
+
+    @cache
+    def convert(make):
+        folder = tmp_path_factory.mktemp(make.__name__)
+        case = make(folder)
+        parameters = case.parameters | {"MODELS_DIR": str(folder / "models")}
+        execute(NOTEBOOKS / "01-convert-model.ipynb", parameters, folder / "01.ipynb")
+        [model_folder] = (folder / "models").iterdir()
+        return case, model_folder, folder
+
+    return convert
+
+
+@pytest.fixture(params=[keras3_file, keras2_file, two_signatures])
+def chain(request, convert):
+    """A case, converted: (the case, its model folder, a folder for executed copies)."""
+    return convert(request.param)
 
 
 @pytest.fixture(scope="module")
