@@ -5,7 +5,6 @@ that are born later get no requests), "lossy" (rolling out a gateway loses reque
 next image has no newer model), "stuck" (rollouts never end).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -16,16 +15,11 @@ FAULT = os.environ.get("FAKE_FAULT", "")
 VERSIONS = {"clothing-model:0.1.0": 1, "clothing-model:next": 1 if FAULT == "old" else 2}
 
 
-def main() -> None:
+def main(*words: str) -> None:
     """Answer one command; one that it does not know is an error."""
-    parser = argparse.ArgumentParser(prog="kubectl", allow_abbrev=False)
-    parser.add_argument("--context")
-    parser.add_argument("--namespace", required=True)
-    parser.add_argument("words", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    assert (args.context, args.namespace) == ("kind-test", "clothing")
+    assert words[:4] == ("--context", "kind-test", "--namespace", "clothing")
     world = json.loads(WORLD.read_text()) if WORLD.exists() else None
-    world = answer(args.words, world)
+    world = answer(list(words[4:]), world)
     WORLD.write_text(json.dumps(world))
 
 
@@ -45,7 +39,7 @@ def answer(words: list[str], world: dict | None) -> dict:
             world["load"] = {"answered": 0, "failed": 0, "failure": ""}
         case ["rollout", "status", "deployment/model" | "deployment/gateway", "--timeout=2s"]:
             if FAULT == "stuck" and world["load"]:
-                fail("timed out waiting for the condition")
+                sys.exit("error: timed out waiting for the condition")
         case ["wait", "pod/load", "--for=condition=Ready", "--timeout=2s"]:
             assert world["load"]
         case ["delete", "pod/load", "configmap/load", "--ignore-not-found", "--now"]:
@@ -80,7 +74,7 @@ def answer(words: list[str], world: dict | None) -> dict:
         case ["get", "pods" | "events", *_] | ["logs", "--selector", *_]:
             print("what a person would look at")
         case _:
-            fail(f"the fake does not know: {words}")
+            sys.exit(f"error: the fake does not know: {words}")
     return world
 
 
@@ -132,10 +126,5 @@ def asked(world: dict, path: str) -> str:
     return "\n".join([line % ("OK", pod["requests"]), line % ("INTERNAL", 1000)])
 
 
-def fail(message: str) -> None:
-    """As kubectl does."""
-    sys.exit(f"error: {message}")
-
-
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
