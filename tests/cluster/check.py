@@ -35,36 +35,24 @@ class CheckError(Exception):
     """The cluster does not do what it should; the message says what was seen."""
 
 
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl, for one context and the project's namespace."""
-
-    command: str
-    context: str | None = None
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Its output; CheckError with its own words where it fails."""
-        context = ["--context", self.context] if self.context else []
-        result = subprocess.run(
-            [self.command, *context, "--namespace", NAMESPACE, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
-        return result.stdout
-
-
 @dataclass
 class Check:
     """The steps, in the order in which `run` takes them; each raises CheckError."""
 
-    kubectl: Kubectl
     overlay: str
+    context: str | None  # of kubectl's configuration
     next_images: dict[str, str]  # of the gateway and of the model
     window: float = 20.0  # seconds over which shares are measured
     patience: float = 300.0  # seconds for a rollout, and for a share to come about
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Return kubectl's output; CheckError with its own words where it fails."""
+        context = ["--context", self.context] if self.context else []
+        command = [kubernetes.kubectl(), *context, "--namespace", NAMESPACE, *arguments]
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        if result.returncode:
+            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
 
     def run(self) -> None:
         """All of it; the load and its failures are looked at after every step."""
@@ -204,9 +192,22 @@ class Check:
         line = self.kubectl("logs", "load", "--tail=1")
         return json.loads(line) if line.strip() else {"answered": 0, "failed": 0}
 
+    def explain(self) -> None:
+        """Show what a person would look at next."""
+        for arguments in (
+            ["get", "pods", "--output", "wide"],
+            ["get", "events", "--sort-by=.lastTimestamp"],
+            ["logs", "--selector", "app.kubernetes.io/name in (gateway, model)", "--tail=20"],
+        ):
+            print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
+            try:
+                print("\n".join(self.kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
+            except CheckError as error:
+                print(error, file=sys.stderr)
+
 
 def load_pod(image: str) -> dict[str, Any]:
-    """The manifest of the load's pod, with the gateway's image."""
+    """Return the manifest of the load's pod, with the gateway's image."""
     pod = yaml.safe_load(Path(__file__).with_name("load.yaml").read_text())
     pod["spec"]["containers"][0]["image"] = image
     return pod
@@ -215,20 +216,6 @@ def load_pod(image: str) -> dict[str, Any]:
 def report(line: str) -> None:
     """Say what has been seen to work."""
     print(f"  {line}", flush=True)
-
-
-def explain(kubectl: Kubectl) -> None:
-    """What a person would look at next."""
-    for arguments in (
-        ["get", "pods", "--output", "wide"],
-        ["get", "events", "--sort-by=.lastTimestamp"],
-        ["logs", "--selector", "app.kubernetes.io/name in (gateway, model)", "--tail=20"],
-    ):
-        print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
-        try:
-            print("\n".join(kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
-        except CheckError as error:
-            print(error, file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -241,15 +228,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--window", type=float, default=Check.window, help="seconds")
     parser.add_argument("--patience", type=float, default=Check.patience, help="seconds")
     args = parser.parse_args(argv)
-    command = kubernetes.kubectl()
-    if not command:
+    if not kubernetes.kubectl():
         sys.exit("cluster check: there is no kubectl")
-    kubectl = Kubectl(command, args.context)
     images = {"gateway": args.next_gateway, "model": args.next_model}
+    check = Check(args.overlay, args.context, images, args.window, args.patience)
     try:
-        Check(kubectl, args.overlay, images, args.window, args.patience).run()
+        check.run()
     except CheckError as error:
-        explain(kubectl)
+        check.explain()
         sys.exit(f"cluster check: {error}")
 
 
