@@ -127,7 +127,7 @@ def test_openvinos_server_starts_as_in_the_cluster():
     assert sorted(flags) == sorted(a.replace(limited, "") for a in container["args"])
 
 
-def test_a_batch_takes_what_one_request_may_bring():
+def test_batch_takes_what_one_request_may_bring():
     batching = (ROOT / "serving/batching.txt").read_text()
     assert int(re.search(r"max_batch_size \{ value: (\d+)", batching)[1]) >= 32
 
