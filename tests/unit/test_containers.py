@@ -5,14 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import yaml
+from flask import Flask
 
 from gateway.operations.settings import PREFIX, defaults
+from tests.web_server import serve
 from tutorial import ROOT, services
 
 DOCKERFILES = [ROOT / "Dockerfile.gateway", ROOT / "Dockerfile.model"]
@@ -220,22 +220,12 @@ def test_images_get_what_they_copy_and_little_else():
 def test_model_is_healthy_when_a_version_is_served(state, code):
     """The state None stands for a model that is not known, "" for a server that is away."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            known = state and self.path == "/v1/models/hats"
-            self.send_response(200 if known else 404)
-            self.end_headers()
-            self.wfile.write(json.dumps({"state": state} if known else {}).encode())
-
-        def log_message(self, *_):
-            """Keep quiet."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        port = 1 if state == "" else server.server_port
-        command = ["bash", str(ROOT / "serving/healthcheck.sh"), str(port)]
+    app = Flask("model")
+    app.get("/v1/models/hats")(lambda: {"state": state} if state else ({}, 404))
+    with serve(app) as address:
+        port = "1" if state == "" else address.rpartition(":")[2]
+        command = ["bash", ROOT / "serving/healthcheck.sh", port]
         ended = subprocess.run(
             command, env={"MODEL_NAME": "hats"}, stderr=subprocess.DEVNULL, timeout=10
         )
-        server.shutdown()
     assert ended.returncode == code
