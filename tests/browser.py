@@ -35,25 +35,20 @@ def launch() -> Iterator[Browser]:
             browser.close()
 
 
-def drop_file(page: Page, path: Path, *, x: float = 5, y: float = 5) -> None:
-    """Drags the file at `path` in and drops it at (x, y) of the viewport, in CSS pixels.
-
-    The browser itself makes the events, as for a person's drag: it drops nothing
-    on a page that has not accepted the drag.
-    """
-    _drag(page, {"items": [], "files": [str(path)]}, x, y)
+def drop_file(page: Page, path: Path) -> None:
+    """Drag the file at `path` in, and drop it near the viewport's corner."""
+    _drop(page, {"items": [], "files": [str(path)]})
 
 
 def drop_text(page: Page, text: str, *, mime_type: str = "text/plain") -> None:
-    """Drags text in and drops it near the viewport's corner; text/uri-list for a link."""
-    _drag(page, {"items": [{"mimeType": mime_type, "data": text}]}, 5, 5)
+    """Drag text in, and drop it near the viewport's corner; text/uri-list for a link."""
+    _drop(page, {"items": [{"mimeType": mime_type, "data": text}]})
 
 
-def _drag(page: Page, data: dict, x: float, y: float) -> None:
+def _drop(page: Page, data: dict) -> None:
+    """Let the browser itself make the events: it drops nothing on a page that takes no drag."""
     session = page.context.new_cdp_session(page)
+    data["dragOperationsMask"] = 1
     for event in ("dragEnter", "dragOver", "drop"):
-        session.send(
-            "Input.dispatchDragEvent",
-            {"type": event, "x": x, "y": y, "data": {**data, "dragOperationsMask": 1}},
-        )
+        session.send("Input.dispatchDragEvent", {"type": event, "x": 5, "y": 5, "data": data})
     session.detach()

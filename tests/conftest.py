@@ -1,11 +1,8 @@
 """What several test modules share."""
 
 import fcntl
-import http.server
 import json
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,17 +56,10 @@ def contract_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def picture_server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder served over HTTP: (the folder, its address without a final slash)."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    handler = partial(QuietHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    from flask import Flask
 
+    from tests.web_server import serve
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each on stderr."""
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+    (folder := tmp_path / "pictures").mkdir()
+    with serve(Flask("pictures", static_folder=folder, static_url_path="")) as address:
+        yield folder, address

@@ -5,7 +5,6 @@ that are born later get no requests), "lossy" (rolling out a gateway loses reque
 next image has no newer model), "stuck" (rollouts never end).
 """
 
-import argparse
 import json
 import os
 import sys
@@ -16,16 +15,11 @@ FAULT = os.environ.get("FAKE_FAULT", "")
 VERSIONS = {"clothing-model:0.1.0": 1, "clothing-model:next": 1 if FAULT == "old" else 2}
 
 
-def main() -> None:
+def main(*words: str) -> None:
     """Answer one command; one that it does not know is an error."""
-    parser = argparse.ArgumentParser(prog="kubectl", allow_abbrev=False)
-    parser.add_argument("--context")
-    parser.add_argument("--namespace", required=True)
-    parser.add_argument("words", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    assert (args.context, args.namespace) == ("kind-test", "clothing")
+    assert words[:4] == ("--context", "kind-test", "--namespace", "clothing")
     world = json.loads(WORLD.read_text()) if WORLD.exists() else None
-    world = answer(args.words, world)
+    world = answer(list(words[4:]), world)
     WORLD.write_text(json.dumps(world))
 
 
@@ -36,30 +30,29 @@ def answer(words: list[str], world: dict | None) -> dict:
             world = {"pods": [], "born": 0, "revisions": {}, "load": None}
             deploy(world, "gateway", "clothing-gateway:0.1.0", 2)
             deploy(world, "model", "clothing-model:0.1.0", 1)
+        case ["create", "configmap", "load", script, picture]:
+            assert script.startswith("--from-file=") and script.endswith("/load.py")
+            assert picture.startswith("--from-file=") and picture.endswith("/t-shirt.jpg")
         case ["apply", "--filename", "-"]:
-            files, pod = json.load(sys.stdin)["items"]
-            assert files["binaryData"].keys() == {"load.py", "t-shirt.jpg"}
+            pod = json.load(sys.stdin)
             assert pod["spec"]["containers"][0]["image"] == "clothing-gateway:0.1.0"
-            world["load"] = {"answered": 0, "failed": 0, "slowest": 0.1, "failure": ""}
+            world["load"] = {"answered": 0, "failed": 0, "failure": ""}
         case ["rollout", "status", "deployment/model" | "deployment/gateway", "--timeout=2s"]:
             if FAULT == "stuck" and world["load"]:
-                fail("timed out waiting for the condition")
+                sys.exit("error: timed out waiting for the condition")
         case ["wait", "pod/load", "--for=condition=Ready", "--timeout=2s"]:
             assert world["load"]
         case ["delete", "pod/load", "configmap/load", "--ignore-not-found", "--now"]:
             world["load"] = None
-        case ["get", "deployment", "gateway", "--output", "json"]:
-            container = {"image": world["revisions"]["gateway"][-1], "securityContext": {}}
-            spec = {"containers": [container], "securityContext": {}}
-            print(json.dumps({"spec": {"template": {"spec": spec}}}))
+        case ["get", "deployment", "gateway", "--output", path]:
+            assert path == "jsonpath={.spec.template.spec.containers[0].image}"
+            print(world["revisions"]["gateway"][-1], end="")
         case ["get", "pods", "--selector", selector, "--output", "json"]:
             tier = selector.removeprefix("app.kubernetes.io/name=")
             print(json.dumps({"items": [shown(pod) for pod in of_tier(world, tier)]}))
             world["pods"] = [pod for pod in world["pods"] if not pod["ending"]]
         case ["get", "--raw", path]:
             print(asked(world, path.removeprefix("/api/v1/namespaces/clothing/pods/")))
-        case ["exec", "load", "--", "python", "/load/load.py", "gateway:9696", *_]:
-            print(json.dumps({"dress": -1.5, "t-shirt": 4.38}))
         case ["logs", "load", "--tail=1"]:
             world["load"]["answered"] += 5
             print(json.dumps(world["load"]))
@@ -81,7 +74,7 @@ def answer(words: list[str], world: dict | None) -> dict:
         case ["get", "pods" | "events", *_] | ["logs", "--selector", *_]:
             print("what a person would look at")
         case _:
-            fail(f"the fake does not know: {words}")
+            sys.exit(f"error: the fake does not know: {words}")
     return world
 
 
@@ -133,10 +126,5 @@ def asked(world: dict, path: str) -> str:
     return "\n".join([line % ("OK", pod["requests"]), line % ("INTERNAL", 1000)])
 
 
-def fail(message: str) -> None:
-    """As kubectl does."""
-    sys.exit(f"error: {message}")
-
-
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

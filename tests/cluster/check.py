@@ -10,24 +10,24 @@ port-forward would end with the pod it leads to.
 """
 
 import argparse
-import base64
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tutorial import kubernetes, services
 
 NAMESPACE = "clothing"
 PICTURE = services.ROOT / "starter/samples/t-shirt.jpg"
-LABEL = "t-shirt"
-LOAD = Path(__file__).with_name("load.py")
+LOAD_FILES = (Path(__file__).with_name("load.py"), PICTURE)
 REQUESTS = re.compile(r'^:tensorflow:serving:request_count\{.*status="OK".*\} (\S+)$', re.MULTILINE)
 
 
@@ -35,42 +35,32 @@ class CheckError(Exception):
     """The cluster does not do what it should; the message says what was seen."""
 
 
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl, for one context and the project's namespace."""
-
-    command: str
-    context: str | None = None
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Its output; CheckError with its own words where it fails."""
-        context = ["--context", self.context] if self.context else []
-        result = subprocess.run(
-            [self.command, *context, "--namespace", NAMESPACE, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
-        return result.stdout
-
-
 @dataclass
 class Check:
     """The steps, in the order in which `run` takes them; each raises CheckError."""
 
-    kubectl: Kubectl
     overlay: str
+    context: str | None  # of kubectl's configuration
     next_images: dict[str, str]  # of the gateway and of the model
     window: float = 20.0  # seconds over which shares are measured
     patience: float = 300.0  # seconds for a rollout, and for a share to come about
 
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Return kubectl's output; CheckError with its own words where it fails."""
+        context = ["--context", self.context] if self.context else []
+        command = [kubernetes.kubectl(), *context, "--namespace", NAMESPACE, *arguments]
+        result = subprocess.run(command, input=stdin, capture_output=True, text=True)
+        if result.returncode:
+            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
+
     def run(self) -> None:
         """All of it; the load and its failures are looked at after every step."""
-        self.deploy()
+        self.kubectl("apply", "--kustomize", self.overlay)
+        for tier in ("model", "gateway"):
+            self.settle(tier)
+        report(f"{self.overlay} applied, both tiers ready")
         with self.load():
-            self.predict()
             self.while_loaded("model scaled from 1 to 3", lambda: self.scale("model", 3))
             self.while_loaded("each of three models has its share", self.shares)
             before = self.served_version()
@@ -80,77 +70,50 @@ class Check:
                 raise CheckError(f"the new model's version is {after}, the old one's {before}")
             self.while_loaded("new gateway rolled out", lambda: self.roll("gateway"))
             self.while_loaded("five gateways", lambda: self.scale("gateway", 5))
-            self.while_loaded("model rolled back", lambda: self.undo("model"))
+            undo = ("rollout", "undo", "deployment/model")
+            self.while_loaded("model rolled back", lambda: self.replace("model", *undo))
             if self.served_version() != before:
                 raise CheckError(f"rolled back to {self.served_version()} instead of {before}")
 
-    def deploy(self) -> None:
-        """Apply the overlay, and wait until both tiers are ready."""
-        self.kubectl("apply", "--kustomize", self.overlay)
-        for tier in ("model", "gateway"):
-            self.settle(tier)
-        report(f"{self.overlay} applied, both tiers ready")
-
-    def predict(self) -> None:
-        """One answer through the Service."""
-        picture = f"/load/{PICTURE.name}"
-        command = ["python", "/load/load.py", "gateway:9696", "--picture", picture]
-        scores = json.loads(self.kubectl("exec", "load", "--", *command))
-        best = max(scores, key=scores.get)
-        if best != LABEL:
-            raise CheckError(f"the {LABEL} is taken for {best}")
-        report(f"through the Service: {best} {scores[best]:.2f}")
-
     def scale(self, tier: str, replicas: int) -> None:
-        """So many pods, all of them ready."""
+        """Have so many pods, all of them ready."""
         self.kubectl("scale", f"deployment/{tier}", f"--replicas={replicas}")
         self.settle(tier)
-        self.wait(lambda: len(self.pods(tier)) == replicas, f"{replicas} pods of the {tier}")
-
-    def shares(self) -> None:
-        """Of the requests in a window, each model pod gets at least half of its fair share."""
-        seen: dict[str, float] = {}
-
-        def fair() -> bool:
-            nonlocal seen
-            seen = self.requests_in_window()
-            total = sum(seen.values())
-            return total > 0 and min(seen.values()) >= total / len(seen) / 2
-
-        self.wait(fair, lambda: f"a share of the requests for each model: {seen}")
-        report(f"requests in {self.window:g} s, by pod in order of birth: {list(seen.values())}")
+        self.wait_for(lambda: len(self.pods(tier)) == replicas, f"{replicas} pods of the {tier}")
 
     def roll(self, tier: str) -> None:
-        """The next image, pod by pod, until the last old one has ended."""
-        self.kubectl("set", "image", f"deployment/{tier}", f"{tier}={self.next_images[tier]}")
-        self.settle(tier)
-        self.wait(lambda: not self.pods(tier, ending=True), f"the old pods of the {tier} to end")
+        """Roll out the next image."""
+        setting = f"{tier}={self.next_images[tier]}"
+        self.replace(tier, "set", "image", f"deployment/{tier}", setting)
 
-    def undo(self, tier: str) -> None:
-        """Back to what was before."""
-        self.kubectl("rollout", "undo", f"deployment/{tier}")
+    def replace(self, tier: str, *command: str) -> None:
+        """Run a command that replaces a tier's pods; wait until the last old one has ended."""
+        self.kubectl(*command)
         self.settle(tier)
-        self.wait(lambda: not self.pods(tier, ending=True), f"the old pods of the {tier} to end")
+        self.wait_for(
+            lambda: not self.pods(tier, ending=True), f"the old pods of the {tier} to end"
+        )
 
     def settle(self, tier: str) -> None:
         """Wait for a rollout's end."""
         timeout = f"--timeout={self.patience:g}s"
         self.kubectl("rollout", "status", f"deployment/{tier}", timeout)
 
-    def wait(self, check: Callable[[], bool], what: str | Callable[[], str]) -> None:
+    def wait_for(self, check: Callable[[], bool], what: str) -> None:
         """Return as soon as `check()` is true; CheckError when patience ends."""
         deadline = time.monotonic() + self.patience
         while not check():
             if time.monotonic() > deadline:
-                raise CheckError(f"waited in vain for {what() if callable(what) else what}")
+                raise CheckError(f"waited in vain for {what}")
             time.sleep(min(1.0, self.window))
 
-    def pods(self, tier: str, *, ending: bool = False) -> list[dict[str, Any]]:
+    def pods(self, tier: str, *, ending: bool = False) -> list[str]:
         """A tier's pods, oldest first: those that stay, or those that are about to end."""
         selector = f"app.kubernetes.io/name={tier}"
         pods = json.loads(self.kubectl("get", "pods", "--selector", selector, "--output", "json"))
-        chosen = [p for p in pods["items"] if ("deletionTimestamp" in p["metadata"]) == ending]
-        return sorted(chosen, key=lambda pod: pod["metadata"]["creationTimestamp"])
+        found = [pod["metadata"] for pod in pods["items"]]
+        found.sort(key=lambda pod: pod["creationTimestamp"])
+        return [pod["name"] for pod in found if ("deletionTimestamp" in pod) == ending]
 
     def ask_model(self, pod: str, path: str) -> str:
         """What a model pod's REST port answers, through the cluster's own API."""
@@ -158,42 +121,50 @@ class Check:
             "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8501/proxy{path}"
         )
 
-    def requests_in_window(self) -> dict[str, float]:
-        """Model pod to the predictions it has made within the window, by its own count."""
-        names = [pod["metadata"]["name"] for pod in self.pods("model")]
-        before = {name: self.predictions(name) for name in names}
-        time.sleep(self.window)
-        return {name: self.predictions(name) - before[name] for name in names}
+    def shares(self) -> None:
+        """Wait until, within a window, each model pod gets at least half of its fair share."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            before = self.predictions()
+            time.sleep(self.window)
+            seen = {pod: count - before.get(pod, 0) for pod, count in self.predictions().items()}
+            total = sum(seen.values())
+            if total > 0 and min(seen.values()) >= total / len(seen) / 2:
+                break
+            if time.monotonic() > deadline:
+                raise CheckError(f"each model has no share of the requests: {seen}")
+        report(f"requests in {self.window:g} s, by pod in order of birth: {list(seen.values())}")
 
-    def predictions(self, pod: str) -> float:
-        """TensorFlow Serving's count of successful requests."""
-        text = self.ask_model(pod, "/monitoring/prometheus/metrics")
-        return sum(float(number) for number in REQUESTS.findall(text))
+    def predictions(self) -> dict[str, float]:
+        """Model pod to TensorFlow Serving's count of its successful requests."""
+        path = "/monitoring/prometheus/metrics"
+        return {
+            pod: sum(map(float, REQUESTS.findall(self.ask_model(pod, path))))
+            for pod in self.pods("model")
+        }
 
     def served_version(self) -> int:
         """The model version of which all model pods say that they serve it."""
         name = json.loads(kubernetes.CONTRACT.read_text())["model_name"]
-        versions = {
-            int(
-                json.loads(self.ask_model(pod["metadata"]["name"], f"/v1/models/{name}/metadata"))[
-                    "model_spec"
-                ]["version"]
-            )
-            for pod in self.pods("model")
-        }
+        path = f"/v1/models/{name}/metadata"
+        answers = [json.loads(self.ask_model(pod, path)) for pod in self.pods("model")]
+        versions = {int(answer["model_spec"]["version"]) for answer in answers}
         if len(versions) != 1:
             raise CheckError(f"the model pods serve the versions {sorted(versions)}")
         return versions.pop()
 
     @contextmanager
-    def load(self):
+    def load(self) -> Iterator[None]:
         """A pod that asks steadily, for as long as the block lasts."""
-        deployment = json.loads(self.kubectl("get", "deployment", "gateway", "--output", "json"))
-        spec = deployment["spec"]["template"]["spec"]
+        path = "jsonpath={.spec.template.spec.containers[0].image}"
+        pod = load_pod(self.kubectl("get", "deployment", "gateway", "--output", path))
+        files = [f"--from-file={file}" for file in LOAD_FILES]
         self.remove_load()
-        self.kubectl("apply", "--filename", "-", stdin=json.dumps(load_objects(spec)))
-        self.kubectl("wait", "pod/load", "--for=condition=Ready", f"--timeout={self.patience:g}s")
         try:
+            self.kubectl("create", "configmap", "load", *files)
+            self.kubectl("apply", "--filename", "-", stdin=json.dumps(pod))
+            timeout = f"--timeout={self.patience:g}s"
+            self.kubectl("wait", "pod/load", "--for=condition=Ready", timeout)
             yield
         finally:
             self.remove_load()
@@ -206,7 +177,9 @@ class Check:
         """Take a step; CheckError where a request failed meanwhile, or none was made."""
         before = self.counted()
         step()
-        self.wait(lambda: self.counted()["answered"] > before["answered"], "an answer to the load")
+        self.wait_for(
+            lambda: self.counted()["answered"] > before["answered"], "an answer to the load"
+        )
         after = self.counted()
         answered, failed = (after[key] - before[key] for key in ("answered", "failed"))
         if failed:
@@ -216,74 +189,33 @@ class Check:
 
     def counted(self) -> dict[str, Any]:
         """The load's last line."""
-        self.wait(
-            lambda: bool(self.kubectl("logs", "load", "--tail=1").strip()), "the load's count"
-        )
-        return json.loads(self.kubectl("logs", "load", "--tail=1"))
+        line = self.kubectl("logs", "load", "--tail=1")
+        return json.loads(line) if line.strip() else {"answered": 0, "failed": 0}
+
+    def explain(self) -> None:
+        """Show what a person would look at next."""
+        for arguments in (
+            ["get", "pods", "--output", "wide"],
+            ["get", "events", "--sort-by=.lastTimestamp"],
+            ["logs", "--selector", "app.kubernetes.io/name in (gateway, model)", "--tail=20"],
+        ):
+            print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
+            try:
+                print("\n".join(self.kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
+            except CheckError as error:
+                print(error, file=sys.stderr)
 
 
-def load_objects(gateway: dict[str, Any]) -> dict[str, Any]:
-    """The load's pod, which runs as a gateway does, and its files."""
-    files = {"load.py": LOAD, PICTURE.name: PICTURE}
-    container = gateway["containers"][0]
-    command = ["python", "/load/load.py", "gateway:9696"]
-    return {
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": "load"},
-                "binaryData": {
-                    name: base64.b64encode(path.read_bytes()).decode()
-                    for name, path in files.items()
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": "load", "labels": {"app.kubernetes.io/name": "load"}},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": gateway["securityContext"],
-                    "containers": [
-                        {
-                            "name": "load",
-                            "image": container["image"],
-                            "command": [*command, "--picture", f"/load/{PICTURE.name}"],
-                            "args": ["--expect", LABEL],
-                            "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}},
-                            "securityContext": container["securityContext"],
-                            "volumeMounts": [{"name": "load", "mountPath": "/load"}],
-                        }
-                    ],
-                    "volumes": [{"name": "load", "configMap": {"name": "load"}}],
-                },
-            },
-        ],
-    }
+def load_pod(image: str) -> dict[str, Any]:
+    """Return the manifest of the load's pod, with the gateway's image."""
+    pod = yaml.safe_load(Path(__file__).with_name("load.yaml").read_text())
+    pod["spec"]["containers"][0]["image"] = image
+    return pod
 
 
 def report(line: str) -> None:
     """Say what has been seen to work."""
     print(f"  {line}", flush=True)
-
-
-def explain(kubectl: Kubectl) -> None:
-    """What a person would look at next."""
-    for arguments in (
-        ["get", "pods", "--output", "wide"],
-        ["get", "events", "--sort-by=.lastTimestamp"],
-        ["logs", "--selector", "app.kubernetes.io/name in (gateway, model)", "--tail=20"],
-    ):
-        print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
-        try:
-            print("\n".join(kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
-        except CheckError as error:
-            print(error, file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -296,15 +228,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--window", type=float, default=Check.window, help="seconds")
     parser.add_argument("--patience", type=float, default=Check.patience, help="seconds")
     args = parser.parse_args(argv)
-    command = kubernetes.kubectl()
-    if not command:
+    if not kubernetes.kubectl():
         sys.exit("cluster check: there is no kubectl")
-    kubectl = Kubectl(command, args.context)
     images = {"gateway": args.next_gateway, "model": args.next_model}
+    check = Check(args.overlay, args.context, images, args.window, args.patience)
     try:
-        Check(kubectl, args.overlay, images, args.window, args.patience).run()
+        check.run()
     except CheckError as error:
-        explain(kubectl)
+        check.explain()
         sys.exit(f"cluster check: {error}")
 
 

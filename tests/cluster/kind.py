@@ -4,7 +4,6 @@ python -m tests.cluster.kind [--keep]
 """
 
 import argparse
-import platform
 import shutil
 import subprocess
 import sys
@@ -25,12 +24,10 @@ MODEL = "starter"
 def missing() -> list[str]:
     """What this machine lacks, and where to get it."""
     wanted = {
-        "docker": "https://docs.docker.com/engine/install/",
-        "kind": "https://kind.sigs.k8s.io/docs/user/quick-start/#installation",
+        "docker": (shutil.which("docker"), "https://docs.docker.com/engine/install/"),
+        "kind": (shutil.which("kind"), "https://kind.sigs.k8s.io/docs/user/quick-start/"),
     }
-    lacking = [f"{name}  {where}" for name, where in wanted.items() if not shutil.which(name)]
-    if not kubernetes.kubectl():
-        lacking.append("kubectl  https://kubernetes.io/docs/tasks/tools/")
+    lacking = [f"{name}  {where}" for name, (found, where) in wanted.items() if not found]
     if shutil.which("docker") and not quietly("docker", "info"):
         lacking.append("a Docker engine that answers `docker info`")
     return lacking
@@ -41,10 +38,10 @@ def quietly(*command: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def run(*command: str | Path, stdin: str | None = None) -> None:
+def run(*command: str | Path) -> None:
     """Run a command in the project's root, in the open; TutorialError where it fails."""
     print("$", *command, flush=True)
-    result = subprocess.run(command, cwd=services.ROOT, input=stdin, text=True)
+    result = subprocess.run(command, cwd=services.ROOT)
     if result.returncode:
         raise TutorialError(f"{command[0]} ended with {result.returncode}")
 
@@ -64,24 +61,19 @@ def build() -> dict[str, str]:
     model = services.ROOT / "models" / convert(MODEL, labels="", preprocessing="xception")
     latest = versions(model)[-1]
     # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
-    arm = platform.machine() in ("arm64", "aarch64")
-    target = ["--target", "model-server"] if arm else []
+    target = [] if services.serving_has_an_image() else ["--target", "model-server"]
     name = ["--build-arg", f"MODEL_NAME={MODEL}"]
     run("docker", "build", "-f", "Dockerfile.gateway", "-t", now["gateway"], ".")
     run("docker", "build", "-f", "Dockerfile.model", *target, *name, "-t", now["model"], ".")
-    run(
-        "docker",
-        "build",
-        "-t",
-        successors["gateway"],
-        "-",
-        stdin=f"FROM {now['gateway']}\nLABEL next=\n",
-    )
+    news = {
+        "gateway": "LABEL next=",
+        "model": f"COPY {latest + 1} /models/{MODEL}/{latest + 1}",
+    }
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(model / str(latest), Path(folder, str(latest + 1)))
-        copy = f"COPY {latest + 1} /models/{MODEL}/{latest + 1}"
-        Path(folder, "Dockerfile").write_text(f"FROM {now['model']}\n{copy}\n")
-        run("docker", "build", "-t", successors["model"], folder)
+        for tier, instruction in news.items():
+            Path(folder, "Dockerfile").write_text(f"FROM {now[tier]}\n{instruction}\n")
+            run("docker", "build", "-t", successors[tier], folder)
     run("kind", "load", "docker-image", "--name", CLUSTER, *now.values(), *successors.values())
     return successors
 

@@ -1,12 +1,19 @@
-"""Give integration tests the real TensorFlow, and each process ports and logs of its own."""
+"""Give integration tests the real TensorFlow, and each process ports and logs of its own.
+
+Also the fixtures that several of them share.
+"""
 
 import os
 import random
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import cycle
 
+import pytest
+
+from tests.gateway_process import GatewayProcess
 from tutorial import processes, services
 
 PORTS = range(20_000, 32_000)  # below those that the system itself gives to clients and port 0
@@ -38,3 +45,27 @@ services.LOGS = services.LOGS / _worker
 os.environ["TUTORIAL_LOGS"] = str(services.LOGS)  # for lessons and programs that tests start
 
 sys.path[:] = [path for path in sys.path if path != str(services.STUBS)]
+
+
+@pytest.fixture
+def start_gateway(contract_file, fake_model):
+    """A function that starts a gateway with these settings; by default before the fake model."""
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> GatewayProcess:
+            defaults = {"model_address": fake_model[1], "contract": contract_file}
+            gateway = GatewayProcess(**defaults | settings)
+            stack.callback(gateway.server.stop)
+            return gateway
+
+        yield start
+
+
+@pytest.fixture
+def fake_docker(tmp_path, monkeypatch) -> None:
+    """tests/fake_docker.py as the command `docker`."""
+    command = tmp_path / "docker"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fake_docker "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(services.ROOT))

@@ -1,16 +1,13 @@
 """The whole chain with models of one's own: a file, notebooks through papermill, an HTTP answer."""
 
 import os
-import platform
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-import requests
-from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
@@ -23,6 +20,7 @@ from gateway.errors import ModelMismatchError
 from gateway.images import decode, open_picture, resize
 from gateway.model_client import ModelClient, call_predict, describe, predict
 from gateway.preprocessing import scale
+from tests.pictures import encoded, noise
 from tutorial import TutorialError, services
 from tutorial.notebooks import execute
 from tutorial.processes import free_port
@@ -33,15 +31,13 @@ NOTEBOOKS = services.ROOT / "notebooks"
 TEN_LABELS = "a,b,c,d,e,f,g,h,i,j"
 
 
-@dataclass
-class Case:
-    """A model of somebody's own, and the function that its Keras original computes."""
+class Case(NamedTuple):
+    """A model of the reader's own, and the function that its Keras original computes."""
 
     parameters: dict[str, str]
-    original: object  # float32 pictures (N, height, width, 3) -> scores (N, labels)
+    original: Callable  # float32 pictures (N, height, width, 3) -> scores (N, labels)
     scores: str
     names: tuple[str, str]
-    takes_bytes: bool = True  # whether notebook 01 can add a signature for unscaled pixels
 
 
 def keras3_file(folder: Path) -> Case:
@@ -89,22 +85,14 @@ def two_signatures(folder: Path) -> Case:
     tf.saved_model.save(
         module, path, signatures={"serving_default": serving_default, "classify": classify}
     )
-    parameters = {
-        "MODEL": str(path),
-        "LABELS": "spring,summer,autumn,winter",
-        "SIGNATURE": "classify",
-    }
-    return Case(
-        parameters,
-        lambda x: classify(tf.constant(x))["season"],
-        "logits",
-        ("pixels", "season"),
-        takes_bytes=False,
-    )
+    labels = "spring,summer,autumn,winter"
+    parameters = {"MODEL": str(path), "LABELS": labels, "SIGNATURE": "classify"}
+    original = lambda x: classify(tf.constant(x))["season"]  # noqa: E731
+    return Case(parameters, original, "logits", ("pixels", "season"))
 
 
 @pytest.fixture(scope="module")
-def convert(tmp_path_factory):
+def convert(tmp_path_factory) -> Callable:
     """A function that makes a case and converts it with notebook 01, once for all tests."""
 
     @cache
@@ -121,7 +109,7 @@ def convert(tmp_path_factory):
 
 @pytest.fixture(params=[keras3_file, keras2_file, two_signatures])
 def chain(request, convert):
-    """A case: (the case, its model folder, a folder for executed copies)."""
+    """A case, converted: (the case, its model folder, a folder for executed copies)."""
     return convert(request.param)
 
 
@@ -129,51 +117,44 @@ def chain(request, convert):
 def picture(tmp_path_factory) -> Path:
     """A picture file of noise."""
     path = tmp_path_factory.mktemp("pictures") / "noise.png"
-    noise = np.random.default_rng(3).integers(0, 256, (120, 90, 3), np.uint8)
-    Image.fromarray(noise).save(path)
+    path.write_bytes(encoded(noise("RGB", (90, 120))))
     return path
 
 
-def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture):
+def test_keras_savedmodel_grpc_and_http_give_the_same_scores(chain, picture, start_gateway):
     case, folder, _ = chain
     contract = Contract.read(folder / "contract.json")
     assert contract.scores == case.scores
-    model_port, gateway_port = free_port(), free_port()
-    command = services.model_server_command(folder, model_port)
-    with (
-        services.start_model_server("chain model", command, model_port),
-        services.start_gateway(
-            gateway_port, model_port=model_port, contract=folder / "contract.json"
-        ),
-    ):
-        channel = LazyChannel(f"127.0.0.1:{model_port}")
+    image = decode(open_picture(picture.read_bytes()))
+    port = free_port()
+    command = services.model_server_command(folder, port)
+    with services.start_model_server("chain model", command, port):
+        channel = LazyChannel(f"127.0.0.1:{port}")
         client = ModelClient(channel, contract)
         signature = describe(client, timeout=20)[-1]
         assert (signature.input_name, signature.output_name) == case.names
-
-        image = decode(open_picture(picture.read_bytes()))
         pixels = resize(image, signature.input_size)
         array = scale(pixels, contract.preprocessing)
-        from_keras = np.asarray(case.original(array))
         saved = tf.saved_model.load(folder / "1").signatures[contract.signature_name]
         from_saved = saved(**{signature.input_name: tf.constant(array)})[signature.output_name]
-        from_grpc = call_predict(client, signature, array, timeout=20).scores
+        scores = [from_saved, call_predict(client, signature, array, timeout=20).scores]
+
         unscaled = ModelClient(channel, contract, signature_name="serving_uint8")
-        if case.takes_bytes:
-            from_bytes = predict(unscaled, pixels, timeout=20).scores
-            np.testing.assert_allclose(from_bytes, from_keras, rtol=1e-5, atol=1e-5)
-        else:
+        if "SIGNATURE" in case.parameters:  # a SavedModel gets no signature for unscaled pixels
             with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
                 describe(unscaled, timeout=20)
-        with picture.open("rb") as file:
-            answer = requests.post(
-                f"http://127.0.0.1:{gateway_port}/predict", files={"file": file}, timeout=20
-            ).json()
+        else:
+            scores.append(predict(unscaled, pixels, timeout=20).scores)
 
-    np.testing.assert_allclose(from_saved, from_keras, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(from_grpc, from_keras, rtol=1e-5, atol=1e-5)
-    assert list(answer) == list(contract.labels)
-    np.testing.assert_allclose([list(answer.values())], from_keras, rtol=1e-5, atol=1e-5)
+        gateway = start_gateway(
+            model_address=f"127.0.0.1:{port}", contract=folder / "contract.json"
+        )
+        answer = gateway.predict(picture.read_bytes()).json()
+        assert list(answer) == list(contract.labels)
+        scores.append([list(answer.values())])
+    from_keras = np.asarray(case.original(array))
+    for each in scores:
+        np.testing.assert_allclose(each, from_keras, rtol=1e-5, atol=1e-5)
 
 
 def run_lesson(lesson: str, chain, picture: Path) -> str:
@@ -203,32 +184,25 @@ def test_lessons_show_the_names_of_another_model(chain, picture, lesson, shown):
     assert shown in run_lesson(lesson, chain, picture)
 
 
-def test_a_preprocessing_that_does_not_exist_is_refused_and_leaves_nothing(tmp_path):
-    models = tmp_path / "models"
-    with pytest.raises(TutorialError, match="'exception' is no preprocessing"):
-        execute(
-            NOTEBOOKS / "01-convert-model.ipynb",
-            {"PREPROCESSING": "exception", "MODELS_DIR": str(models)},
-            tmp_path / "executed.ipynb",
-        )
-    assert not models.exists()
-
-
-def test_a_misspelt_parameter_is_refused(tmp_path):
-    with pytest.raises(TutorialError, match="has no parameter MODELL"):
-        execute(NOTEBOOKS / "01-convert-model.ipynb", {"MODELL": "x"}, tmp_path / "x.ipynb")
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"PREPROCESSING": "exception"}, "'exception' is no preprocessing"),
+        ({"MODELL": "x"}, "has no parameter MODELL"),
+    ],
+)
+def test_convert_lesson_refuses_a_wrong_parameter_and_leaves_nothing(tmp_path, parameters, message):
+    parameters |= {"MODELS_DIR": str(tmp_path / "models")}
+    with pytest.raises(TutorialError, match=message):
+        execute(NOTEBOOKS / "01-convert-model.ipynb", parameters, tmp_path / "executed.ipynb")
+    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"),
+    not services.serving_has_an_image(),
     reason="tensorflow/serving has no image for this processor, so the lesson never takes it",
 )
 @pytest.mark.parametrize("chain", [keras2_file], indirect=True)
-def test_the_grpc_lesson_takes_docker_where_it_answers(chain, picture, tmp_path, monkeypatch):
-    docker = tmp_path / "docker"
-    docker.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.fake_docker "$@"\n')
-    docker.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(services.ROOT))
+def test_grpc_lesson_uses_docker_where_it_answers(chain, picture, fake_docker):
     assert services.docker_runs_serving()
     assert "It runs in Docker." in run_lesson("03-tf-serving-connect", chain, picture)

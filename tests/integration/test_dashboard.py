@@ -4,13 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-import urllib.request
 
 import pytest
+import requests
 
 from tutorial import services
-from tutorial.processes import free_port, start_server
+from tutorial.processes import free_ports
 
 DASHBOARD = services.ROOT / "k8s/components/monitoring/dashboard.json"
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
@@ -20,20 +19,17 @@ METRIC = re.compile(r"(:tensorflow:[\w:]+|gateway_\w+|process_\w+)")
 TENSORFLOW_SERVING_ONLY = {":tensorflow:serving:batching_session:queuing_latency"}
 
 
-def asked(prefix: str) -> set[str]:
-    names = {name for query in QUERIES for name in METRIC.findall(query) if name.startswith(prefix)}
-    return {name.removesuffix("_bucket") for name in names}
+def asked(*prefixes: str) -> set[str]:
+    names = {name for query in QUERIES for name in METRIC.findall(query)}
+    return {name.removesuffix("_bucket") for name in names if name.startswith(prefixes)}
 
 
-def given(url: str) -> set[str]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return set(re.findall(r"^# TYPE (\S+)", answer.read().decode(), re.MULTILINE))
+def given(text: str) -> set[str]:
+    return set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
 
 
-@pytest.fixture(scope="module")
-def model(starter_model):
-    """The starter model, served as in its image: (its folder, gRPC port, URL of its metrics)."""
-    port, rest_port = free_port(), free_port()
+def test_model_server_and_gateway_give_the_metrics_of_the_dashboard(starter_model, start_gateway):
+    port, rest_port = free_ports(2)
     configuration = services.ROOT / "serving"
     command = [
         *services.model_server_command(starter_model, port),
@@ -43,34 +39,16 @@ def model(starter_model):
         f"--monitoring_config_file={configuration / 'monitoring.txt'}",
     ]
     with services.start_model_server("model-server", command, port):
-        yield starter_model, port, f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics"
+        url = f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics"
+        of_model = asked(":tensorflow:")
+        assert of_model - given(requests.get(url, timeout=10).text) == TENSORFLOW_SERVING_ONLY
+        assert len(of_model) > 4
 
-
-def test_model_server_gives_what_is_asked_of_it(model):
-    missing = asked(":tensorflow:") - given(model[2])
-    assert missing == TENSORFLOW_SERVING_ONLY
-    assert len(asked(":tensorflow:")) > 4
-
-
-def test_gateway_gives_what_is_asked_of_it(model):
-    folder, model_port, _ = model
-    port, admin = free_port(), free_port()
-    with start_server(
-        "gateway",
-        [sys.executable, "-m", "gunicorn", "-c", str(services.ROOT / "gateway/gunicorn.conf.py")],
-        ready=lambda: services.http_status(f"http://127.0.0.1:{admin}/readyz") == 200,
-        log=services.LOGS / "gateway.log",
-        env={
-            "PYTHONPATH": str(services.STUBS),
-            "GATEWAY_BIND": f"127.0.0.1:{port}",
-            "GATEWAY_ADMIN_BIND": f"127.0.0.1:{admin}",
-            "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
-            "GATEWAY_CONTRACT": str(folder / "contract.json"),
-        },
-    ):
-        there = given(f"http://127.0.0.1:{admin}/metrics")
-    assert asked("gateway_") | asked("process_") <= there
-    assert len(asked("gateway_")) >= 5
+        gateway = start_gateway(
+            model_address=f"127.0.0.1:{port}", contract=starter_model / "contract.json"
+        )
+        assert asked("gateway_", "process_") <= given(gateway.admin("/metrics").text)
+        assert len(asked("gateway_")) >= 5
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

@@ -21,128 +21,107 @@ from tests import dns_server
 from tests.fake_model import FakeModel
 from tutorial.processes import free_port, wait_until
 
-AGE = 1.0  # seconds; 15 in the manifest
+AGES = [  # 15,000 and 10,000 milliseconds in the manifest
+    ("grpc.max_connection_age_ms", 1000),
+    ("grpc.max_connection_age_grace_ms", 10_000),
+]
 IMAGE = np.zeros((1, 4, 6, 3), np.uint8)
 
 
-class CountingModel(FakeModel):
-    """Keeps count of its answers; calls come one after the other."""
+class Pod(FakeModel):
+    """A model server on a loopback address of its own, which counts its answers."""
 
-    answered = 0
+    def __init__(self, address, options):
+        super().__init__()
+        self.answered = 0
+        options = [("grpc.so_reuseport", 0), *options]
+        self.server = grpc.server(ThreadPoolExecutor(4), options=options)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self.server)
+        self.server.add_insecure_port(address)
+        self.server.start()
 
     def Predict(self, request, context):
-        self.answered += 1
+        self.answered += 1  # calls come one after the other
         return super().Predict(request, context)
 
 
-class Pod:
-    """A model server on a loopback address of its own."""
+class Namespace:
+    """The name of a model, the pods behind it, and a client that calls all the time."""
 
-    def __init__(self, address, port, age):
-        self.model = CountingModel()
-        options = [("grpc.so_reuseport", 0)]
-        if age:
-            options += [("grpc.max_connection_age_ms", int(1000 * age))]
-            options += [("grpc.max_connection_age_grace_ms", 10_000)]
-        self._server = grpc.server(ThreadPoolExecutor(4), options=options)
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            self.model, self._server
-        )
-        self._server.add_insecure_port(f"{address}:{port}")
-        self._server.start()
+    def __init__(self, contract, stack, options):
+        self.names, self.pods, self.failures = [], [], []
+        self._port, self._stack, self._options = free_port(), stack, options
+        dns = stack.enter_context(dns_server.serve(self.names))
+        target = f"dns://127.0.0.1:{dns}/model.clothing.svc:{self._port}"
+        self._client, self._over = ModelClient(LazyChannel(target), contract), threading.Event()
 
-    @property
-    def answered(self):
-        return self.model.answered
+    def start_pods(self, count):
+        for _ in range(count):
+            address = f"127.0.0.{len(self.pods) + 1}"
+            pod = Pod(f"{address}:{self._port}", self._options)
+            self._stack.callback(lambda pod=pod: pod.server.stop(None).wait())
+            self.pods.append(pod)
+            self.names.append(address)
 
-    def kill(self):
-        self._server.stop(None).wait()
+    @contextmanager
+    def load(self):
+        """Call from a thread until the block ends, at first the only pod."""
+        self.start_pods(1)
+        with ThreadPoolExecutor(1) as pool:
+            calls = pool.submit(self._call)
+            try:
+                wait_until(lambda: self.pods[0].answered > 20, timeout=20, what="first answers")
+                yield
+            finally:
+                self._over.set()
+            calls.result()
 
-
-class Load:
-    """Calls from a thread, one after the other, until the block ends."""
-
-    def __init__(self, client):
-        self.failures = []
-        self._client, self._over = client, threading.Event()
-
-    def __enter__(self):
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self._thread.join()
-
-    def _run(self):
+    def _call(self):
         while not self._over.wait(0.01):
             try:
                 predict(self._client, IMAGE, timeout=3)
             except grpc.RpcError as error:
                 self.failures.append(error.code())
 
+    def shares(self, seconds):
+        """Return each pod's share of the answers, measured for so long."""
+        before = [pod.answered for pod in self.pods]
+        time.sleep(seconds)
+        gained = [pod.answered - count for pod, count in zip(self.pods, before, strict=True)]
+        return [count / max(1, sum(gained)) for count in gained]
 
-@contextmanager
-def namespace(contract_file, age):
-    """(names, a function that starts a pod, a gateway's client for the name)."""
-    port, names = free_port(), dns_server.Names()
+
+@pytest.fixture
+def namespace(contract_file, request):
     with ExitStack() as stack:
-        dns = stack.enter_context(dns_server.serve(names))
-        pods = []
-
-        def start(address):
-            pods.append(Pod(address, port, age))
-            stack.callback(pods[-1].kill)
-            return pods[-1]
-
-        target = f"dns://127.0.0.1:{dns}/model.clothing.svc:{port}"
-        yield names, start, ModelClient(LazyChannel(target), Contract.read(contract_file))
+        options = getattr(request, "param", AGES)
+        yield Namespace(Contract.read(contract_file), stack, options)
 
 
-def shares(pods, seconds):
-    before = [pod.answered for pod in pods]
-    time.sleep(seconds)
-    gained = [pod.answered - count for pod, count in zip(pods, before, strict=True)]
-    return [count / max(1, sum(gained)) for count in gained]
+def test_pods_born_later_get_their_share(namespace):
+    with namespace.load():
+        namespace.start_pods(2)
+        third = [pytest.approx(1 / 3, abs=0.1)] * 3
+        wait_until(lambda: namespace.shares(1) == third, timeout=30, what="a third for each")
+    assert namespace.failures == []
 
 
-def test_pods_born_later_get_their_share(contract_file):
-    with namespace(contract_file, AGE) as (names, start, client):
-        pods = [start("127.0.0.1")]
-        names.addresses = ["127.0.0.1"]
-        with Load(client) as load:
-            wait_until(lambda: pods[0].answered > 20, timeout=20, what="the first pod's answers")
-            pods += [start("127.0.0.2"), start("127.0.0.3")]
-            names.addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-            third = [pytest.approx(1 / 3, abs=0.1)] * 3
-            wait_until(lambda: shares(pods, 1) == third, timeout=30, what="a third for each")
-        assert load.failures == []
+@pytest.mark.parametrize("namespace", [[]], indirect=True)
+def test_pods_born_later_get_nothing_if_connections_never_end(namespace):
+    with namespace.load():
+        namespace.start_pods(1)
+        assert namespace.shares(7) == [1, 0]
 
 
-def test_they_would_wait_for_it_in_vain_if_connections_never_ended(contract_file):
-    with namespace(contract_file, None) as (names, start, client):
-        pods = [start("127.0.0.1")]
-        names.addresses = ["127.0.0.1"]
-        with Load(client):
-            wait_until(lambda: pods[0].answered > 20, timeout=20, what="the first pod's answers")
-            pods.append(start("127.0.0.2"))
-            names.addresses = ["127.0.0.1", "127.0.0.2"]
-            assert shares(pods, 7) == [1, 0]
-
-
-def test_a_pod_that_ends_is_left_before_it_is_killed(contract_file):
+def test_pod_that_ends_is_left_before_it_is_killed(namespace):
     """A rollout: the new pod is ready, the old one leaves the name, waits (preStop), is killed."""
-    with namespace(contract_file, AGE) as (names, start, client):
-        old = start("127.0.0.1")
-        names.addresses = ["127.0.0.1"]
-        with Load(client) as load:
-            wait_until(lambda: old.answered > 20, timeout=20, what="the old pod's answers")
-            new = start("127.0.0.2")
-            names.addresses = ["127.0.0.2"]
-            wait_until(lambda: shares([old, new], 0.5) == [0, 1], timeout=20, what="all to leave")
-            old.kill()
-            time.sleep(2)
-            count = new.answered
-        assert load.failures == []
-        assert count > 50
+    with namespace.load():
+        namespace.start_pods(1)
+        old, new = namespace.pods
+        namespace.names.pop(0)
+        wait_until(lambda: namespace.shares(0.5) == [0, 1], timeout=20, what="all to leave")
+        old.server.stop(None).wait()
+        time.sleep(2)
+        count = new.answered
+    assert namespace.failures == []
+    assert count > 50

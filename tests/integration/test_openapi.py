@@ -2,9 +2,6 @@
 
 import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import schemathesis
@@ -14,11 +11,12 @@ from hypothesis.strategies import one_of
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from werkzeug.serving import make_server
 
 from gateway.app import create_app
 from tests.browser import launch
-from tests.fake_model import CONTRACT, FakeModel, serve
+from tests.fake_model import CONTRACT, FakeModel
+from tests.fake_model import serve as serve_model
+from tests.web_server import serve
 
 EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "60"))  # make test-openapi: 500
 
@@ -28,7 +26,7 @@ def app(tmp_path_factory):
     """A gateway in front of a fake model, with no way into the network."""
     path = tmp_path_factory.mktemp("contract") / "contract.json"
     path.write_text(json.dumps(CONTRACT))
-    with serve(FakeModel()) as address, pytest.MonkeyPatch.context() as patch:
+    with serve_model(FakeModel()) as address, pytest.MonkeyPatch.context() as patch:
         # Else it would go and look for whatever addresses schemathesis thinks of.
         patch.setattr("gateway.fetch.resolve", lambda origin, deadline: ["127.0.0.1"])
         yield create_app(MODEL_ADDRESS=address, CONTRACT=path, REQUEST_TIMEOUT=5)
@@ -61,11 +59,10 @@ ALLOWED, NOT_ALLOWED = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
         ("/openapi.json", "GET", [ALLOWED]),
     ],
 )
-def test_whatever_is_sent_the_answer_is_one_that_is_described(app, path, method, modes):
-    described = schemathesis.openapi.from_wsgi("/openapi.json", app)
-    both = [described[path][method].as_strategy(mode) for mode in modes]
+def test_every_answer_is_described(app, path, method, modes):
+    described = schemathesis.openapi.from_wsgi("/openapi.json", app)[path][method]
 
-    @given(one_of(both))
+    @given(one_of([described.as_strategy(mode) for mode in modes]))
     @settings(
         max_examples=EXAMPLES if method == "POST" else 1,
         deadline=None,
@@ -80,7 +77,7 @@ def test_whatever_is_sent_the_answer_is_one_that_is_described(app, path, method,
     ask()
 
 
-def test_the_document_is_openapi_3_1_and_its_examples_fit_its_schemas(document):
+def test_document_is_openapi_3_1_and_its_examples_fit_its_schemas(document):
     assert document["openapi"].startswith("3.1.")
     for path in ("/predict", "/classify"):
         content = document["paths"][path]["post"]["responses"]["200"]["content"]
@@ -96,8 +93,8 @@ def test_every_page_and_request_is_described(app, document):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_of_it_can_be_read_by_all_and_needs_nothing_from_outside(app, scheme):
-    with running(app) as origin, launch() as browser:
+def test_docs_page_is_accessible_and_needs_nothing_from_outside(app, scheme):
+    with serve(app) as origin, launch() as browser:
         page = browser.new_page(color_scheme=scheme, viewport={"width": 320, "height": 700})
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -106,14 +103,3 @@ def test_the_page_of_it_can_be_read_by_all_and_needs_nothing_from_outside(app, s
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert all(url.startswith(origin) for url in asked)
-
-
-@contextmanager
-def running(app) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()

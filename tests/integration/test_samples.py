@@ -24,7 +24,7 @@ def draw_samples(root):
     return module
 
 
-def test_one_small_picture_of_each_kind_of_clothes(samples):
+def test_samples_are_one_small_picture_of_each_label(samples):
     assert {path.stem for path in samples} == LABELS
     for path in samples:
         assert path.stat().st_size <= 40_000
@@ -33,13 +33,13 @@ def test_one_small_picture_of_each_kind_of_clothes(samples):
 
 
 @pytest.mark.parametrize("name", ["hat", "longsleeve", "pants"])
-def test_the_pictures_are_what_the_script_draws(name, draw_samples, root):
+def test_draw_samples_draws_the_samples(name, draw_samples, root):
     drawn = np.asarray(draw_samples.PICTURES[name](), dtype=float)
     with Image.open(root / f"starter/samples/{name}.jpg") as image:
         assert abs(drawn - np.asarray(image, dtype=float)).mean() < 4  # JPEG is not exact
 
 
-def test_the_card_shows_pictures_that_exist(root):
+def test_card_shows_pictures_that_exist(root):
     card = (root / "starter/README.md").read_text(encoding="utf-8")
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", card)
     assert "confusion.png" in pictures

@@ -23,7 +23,7 @@ IN_DEPTH = sorted((ROOT / "notebooks/in-depth").glob("*.ipynb"))
 pytestmark = pytest.mark.parametrize("lesson", [*lessons(), *IN_DEPTH], ids=lambda path: path.stem)
 
 
-def test_it_follows_the_template(lesson):
+def test_lesson_follows_the_template(lesson):
     text = "\n\n".join(source(cell) for cell in cells(lesson, "markdown"))
     number = "" if lesson in IN_DEPTH else f"{lesson.stem.partition('-')[0]} · "
     parts = [
@@ -40,13 +40,13 @@ def test_it_follows_the_template(lesson):
     assert positions == sorted(positions)
 
 
-def test_links_lead_somewhere(lesson):
+def test_links_of_a_lesson_lead_somewhere(lesson):
     for cell in cells(lesson, "markdown"):
         for target in re.findall(r"\]\(([^)#]+)\)", source(cell)):
             assert target.startswith("http") or (lesson.parent / target).exists(), target
 
 
-def test_one_cell_of_parameters_each_a_literal_with_a_comment(lesson):
+def test_lesson_has_one_cell_of_parameters_with_comments(lesson):
     [cell] = [c for c in cells(lesson, "code") if "parameters" in c["metadata"].get("tags", [])]
     for line in source(cell).splitlines():
         assert re.fullmatch(r"[A-Z0-9_]+ = .+  # .+", line), line
@@ -54,7 +54,7 @@ def test_one_cell_of_parameters_each_a_literal_with_a_comment(lesson):
         ast.literal_eval(statement.value)
 
 
-def test_it_is_committed_as_one_clean_run(lesson):
+def test_lesson_is_committed_as_one_clean_run(lesson):
     code = cells(lesson, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
@@ -62,7 +62,7 @@ def test_it_is_committed_as_one_clean_run(lesson):
     assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
-def test_nothing_in_it_belongs_to_one_machine(lesson):
+def test_lesson_holds_nothing_of_one_machine(lesson):
     text = lesson.read_text()
     assert str(ROOT) not in text
     assert not re.search(r"/(home|root|Users|tmp)/", text)

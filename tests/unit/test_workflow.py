@@ -11,7 +11,7 @@ from tutorial.services import ROOT
 WORKFLOW = ROOT / ".github/workflows/ci.yml"
 
 
-def test_it_fits_githubs_schema():
+def test_workflow_fits_githubs_schema():
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
     subprocess.run([*command, "vendor.github-workflows", WORKFLOW], check=True)
 
