@@ -1,5 +1,6 @@
 """Find the file of a model, before TensorFlow is loaded."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -50,13 +51,25 @@ def model_format(path: Path) -> str:
 def read_labels(model: str, labels: str) -> list[str]:
     """Return the class names in `labels`, which are separated by commas.
 
-    The models of this tutorial need none. Raises TutorialError if another model has none.
+    The models of this tutorial need none. Raises TutorialError if another model has none, and for
+    an empty name or one that comes twice.
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
-    return [label.strip() for label in (labels or CLOTHES).split(",")]
+    names = [label.strip() for label in (labels or CLOTHES).split(",")]
+    if "" in names:
+        raise TutorialError(f"label {names.index('') + 1} of LABELS is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TutorialError(f"LABELS has {', '.join(twice)} more than once")
+    return names
 
 
 def served_name(model: str) -> str:
-    """Return the name to serve a model under: "starter", "course" or the file's name."""
-    return model if model in BUNDLED else Path(model).stem
+    """Return the name to serve a model under: "starter", "course" or one like the file's.
+
+    It is part of URLs. A file of the user's never gets the name of a model of this tutorial.
+    """
+    if model in BUNDLED:
+        return model
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).resolve().stem).strip("-") or "model"
+    return f"my-{name}" if name in BUNDLED else name

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def saved(model, tmp_path):
         "serving_uint8": convert.uint8_signature(default, scaling("xception")),
     }
     convert.save_model(model, signatures, tmp_path / "saved")
-    return convert.open_saved_model(tmp_path / "saved"), tmp_path / "saved"
+    return convert.open_saved_model(tmp_path / "saved")[0], tmp_path / "saved"
 
 
 def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model, saved):
@@ -61,7 +62,8 @@ def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model,
     assert (signature.image_shape, signature.dtype) == ((8, 8, 3), "float32")
     scores = convert.check_scores(signature, model)
     assert scores.shape == (convert.IMAGES, 3)
-    assert convert.kind_of_scores(scores) == "probabilities"
+    convert.check_as_served(saved[1], signature)
+    assert convert.kind_of_scores(signature, model) == "probabilities"
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     convert.check_uint8_scores(uint8, signature, scaling("xception"))
 
@@ -96,8 +98,11 @@ def test_a_file_of_keras_2_7_gives_its_own_scores():
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_saved_model_needs_no_loading(saved):
-    assert convert.load_model(saved[1]) is None
+def test_a_saved_model_is_called_as_a_keras_model(model, saved):
+    loaded = convert.load_model(saved[1])
+    images = np.ones((2, 8, 8, 3), np.float32)
+    [scores] = loaded(images).values()
+    np.testing.assert_allclose(scores, model(images), rtol=1e-5)
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -109,49 +114,74 @@ def test_a_damaged_file_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_scaling_that_tensorflow_cannot_trace_gives_no_second_signature():
-    default = convert.float_signature(make_model(tf_keras))
-    assert convert.uint8_signature(default, scaling("resnet50")) is None
+def picture_input(shape, dtype="float32"):
+    """Return a model's input of a shape, with a SavedModel's function behind it."""
+    return SimpleNamespace(inputs=[tf.TensorSpec((None, *shape), dtype, "x")])
 
 
-def test_a_model_with_two_inputs_is_refused():
-    one, two = (keras.layers.Input((8, 8, 3)) for _ in range(2))
-    with pytest.raises(TutorialError, match="one input and one output"):
+def test_two_inputs_are_named():
+    one, two = (keras.layers.Input((8, 8, 3), name=name) for name in ("left", "right"))
+    with pytest.raises(TutorialError, match="one input, but the model has left, right"):
         convert.float_signature(keras.Model([one, two], keras.layers.Add()([one, two])))
 
 
-IMAGES = tf.TensorSpec((None, 8, 8, 3), tf.float32, "x")
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((5,), r"x has shape \(None, 5\): it takes no pictures"),
+        ((None, None, 3), r"shape \(None, None, None, 3\); .* set SIZE=224, or SIZE=224x160"),
+        ((8, 8, 7), r"shape \(None, 8, 8, 7\); supported: .* \(1, 3, 4\) colours"),
+    ],
+)
+def test_an_input_that_takes_no_pictures_is_refused(shape, words):
+    with pytest.raises(TutorialError, match=words):
+        convert.float_signature(picture_input(shape))
 
 
 @pytest.mark.parametrize(
-    ("specs", "outputs", "words"),
+    ("shape", "size", "served"),
     [
-        ([IMAGES, tf.TensorSpec((), tf.float32, "y")], 3, "serve has 2 inputs"),
-        ([tf.TensorSpec((None, 5), tf.float32, "x")], 3, r"x has shape \(5,\)"),
-        ([tf.TensorSpec((None, None, None, 3), tf.float32, "x")], 3, r"shape \(None, None, 3\)"),
-        ([tf.TensorSpec((None, 8, 8, 1), tf.float32, "x")], 3, r"shape \(8, 8, 1\)"),
-        ([tf.TensorSpec((None, 8, 8, 3), tf.uint8, "x")], 3, "x has dtype uint8; supported: float"),
-        ([IMAGES], 2, "3 labels need one output of that width; there is {'y': "),
+        ((8, 6, 3), "", (8, 6, 3)),
+        ((3, 8, 6), "", (8, 6, 3)),
+        ((8, 6, 1), "", (8, 6, 1)),
+        ((None, None, 3), "224", (224, 224, 3)),
+        ((None, None, 3), "224x160", (224, 160, 3)),
     ],
-    ids=["inputs", "flat", "open size", "grey", "dtype", "labels"],
 )
-def test_a_signature_that_a_gateway_cannot_use_is_refused(tmp_path, specs, outputs, words):
-    names = [spec.name for spec in specs]
+def test_the_signature_takes_pictures_of_a_known_size(shape, size, served):
+    [spec] = convert.float_signature(picture_input(shape), size=size).input_signature
+    assert spec.shape[1:] == served
 
-    @tf.function(input_signature=specs)
-    def serve(*inputs):
-        first = tf.cast(tf.reshape(inputs[0], (-1, 1)), tf.float32)
-        return {"y": tf.repeat(first, outputs, axis=1) + sum(len(name) for name in names)}
 
-    tf.saved_model.save(tf.Module(), tmp_path / "m", signatures={"serve": serve})
-    functions = convert.open_saved_model(tmp_path / "m")
-    with pytest.raises(TutorialError, match=words):
-        convert.read_signature(functions, "serve", LABELS)
+def test_a_number_of_labels_that_fits_no_output_is_refused(saved):
+    with pytest.raises(TutorialError, match=r"4 labels need one output .* {'animal': .None, 3.}"):
+        convert.read_signature(saved[0], "serving_default", [*LABELS, "fish"])
+
+
+def test_an_output_that_does_not_exist_is_named_with_those_that_do(model):
+    serve = convert.float_signature(model, output="plant")
+    with pytest.raises(TutorialError, match="no output 'plant', only: animal"):
+        serve.get_concrete_function()
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):
     with pytest.raises(TutorialError, match="no signature 'x'; it has: serving_default, serving_u"):
-        convert.read_signature(saved[0], "x", LABELS)
+        convert.load_model(saved[1], "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [("input_8", "input_8"), ("my-image.1", "my_image_1"), ("a b", "a_b"), ("class", "x_class")],
+)
+def test_a_name_that_tensorflow_would_change_is_made_legal(name, legal):
+    assert convert._legal_name(name) == legal
+
+
+def test_scores_are_compared_relative_to_the_largest_of_their_image():
+    expected = np.array([[1000.0, 0.01], [1e-3, 0]])
+    convert._compare(expected + np.array([[0.09, 0.09], [0, 0]]), expected)
+    with pytest.raises(TutorialError, match=r"changed the scores by up to 1e-06"):
+        convert._compare(expected + np.array([[0, 0], [1e-6, 0]]), expected)
 
 
 def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
@@ -160,15 +190,16 @@ def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind"),
-    [
-        ([[0.25, 0.75], [1, 0]], "probabilities"),
-        ([[0.25, 0.75], [1, 1]], "logits"),
-        ([[-0.5, 1.5]], "logits"),
-    ],
+    ("activation", "kind"),
+    [("softmax", "probabilities"), ("sigmoid", "independent"), (None, "logits")],
 )
-def test_kind_of_scores(rows, kind):
-    assert convert.kind_of_scores(np.array(rows)) == kind
+def test_kind_of_scores(activation, kind):
+    model = make_model(tf_keras, activation)
+    signature = convert.SavedSignature(
+        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal"
+    )
+    assert convert.kind_of_scores(signature, model) == kind
+    assert convert.kind_of_scores(signature, None) == kind
 
 
 def test_the_warmup_file_has_a_request_for_each_signature(saved):

@@ -73,10 +73,27 @@ def test_a_model_of_ones_own_needs_labels():
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
-    [("starter", "starter"), ("course", "course"), ("../a/cats.h5", "cats"), ("dogs/", "dogs")],
+    ("labels", "words"),
+    [("cat, ,bird", "label 2 of LABELS is empty"), ("b,cat,b", "LABELS has b more than once")],
 )
-def test_served_name_is_the_word_or_the_name_of_the_file(model, name):
+def test_a_label_that_is_empty_or_comes_twice_is_refused(labels, words):
+    with pytest.raises(TutorialError, match=words):
+        sources.read_labels("mine.h5", labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("starter", "starter"),
+        ("course", "course"),
+        ("../a/cats.h5", "cats"),
+        ("dogs/", "dogs"),
+        ("best_model-0.89.keras", "best_model-0-89"),
+        ("my model (1).keras", "my-model-1"),
+        ("starter.keras", "my-starter"),
+    ],
+)
+def test_served_name_is_the_word_or_a_legal_name_like_the_files(model, name):
     assert sources.served_name(model) == name
 
 
