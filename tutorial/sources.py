@@ -28,7 +28,7 @@ def find_model(model: str) -> Path:
     """
     if model == "course":
         return download(COURSE_URL, COURSE, git_blob=COURSE_GIT_BLOB)
-    path = STARTER if model == "starter" else Path(model)
+    path = STARTER if model == "starter" else Path(model).expanduser()
     model_format(path)
     return path
 
@@ -64,12 +64,15 @@ def read_labels(model: str, labels: str) -> list[str]:
     return names
 
 
-def served_name(model: str) -> str:
-    """Return the name to serve a model under: "starter", "course" or one like the file's.
+def served_name(model: str, name: str = "") -> str:
+    """Return `name` or, if it is empty, "starter", "course" or a name like the file's.
 
-    It is part of URLs. A file of the user's never gets the name of a model of this tutorial.
+    It is part of URLs: raises TutorialError for one that cannot be. A file of the user's never gets
+    the name of a model of this tutorial.
     """
-    if model in BUNDLED:
-        return model
+    if name and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise TutorialError(f"MODEL_NAME={name} is part of URLs: use letters, digits, - and _ only")
+    if name or model in BUNDLED:
+        return name or model
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).resolve().stem).strip("-") or "model"
     return f"my-{name}" if name in BUNDLED else name

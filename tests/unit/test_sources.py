@@ -97,10 +97,16 @@ def test_served_name_is_the_word_or_a_legal_name_like_the_files(model, name):
     assert sources.served_name(model) == name
 
 
+def test_served_name_refuses_what_cannot_be_part_of_a_url():
+    assert sources.served_name("cats.h5", "best") == "best"
+    with pytest.raises(TutorialError, match="MODEL_NAME=a/b is part of URLs: use letters"):
+        sources.served_name("cats.h5", "a/b")
+
+
 def test_make_run_refuses_a_model_without_loading_tensorflow(tmp_path):
     code = (
         "import sys, tutorial.run as run\n"
-        "try: run.convert(sys.argv[1], 'a,b', 'xception')\n"
+        "try: run.convert(sys.argv[1], 'a,b')\n"
         "except run.TutorialError: assert not {'tensorflow', 'papermill'} & sys.modules.keys()\n"
         "else: sys.exit('it was not refused')"
     )
