@@ -64,6 +64,7 @@ def predict_pictures() -> tuple[Prediction, bool]:
         size=size,
         deadline=deadline,
         how=contract.resize,
+        colours=contract.colours,
         shrink=contract.shrink_jpegs,
     )
     with stage("decode"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from gateway.errors import ContractError
 from gateway.preprocessing import scaling
-from gateway.resizing import RESIZES
+from gateway.resizing import MODES, RESIZES
 
 SCORES = ("logits", "probabilities", "independent")
 
@@ -24,12 +24,13 @@ class Contract:
     scores: str  # one of SCORES; independent: one sigmoid for each label, or one for two labels
     resize: str = "nearest"  # one of RESIZES
     shrink_jpegs: bool = True  # whether a large JPEG is averaged while it is decoded
+    colours: int = 3  # 1 for grey pictures, 3 for red, green and blue, 4 with transparency
 
     @classmethod
     def read(cls, path: str | Path) -> "Contract":
         """Read contract.json. Raises ContractError if it is missing or incomplete.
 
-        A contract of an older version has no `resize` and no `shrink_jpegs`.
+        A contract of an older version has no `resize`, `shrink_jpegs` and `colours`.
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -42,6 +43,8 @@ class Contract:
                 raise ValueError(f"labels are a list, scores one of {', '.join(SCORES)}")
             if contract.resize not in RESIZES or not isinstance(contract.shrink_jpegs, bool):
                 raise ValueError(f"resize is one of {', '.join(RESIZES)}; shrink_jpegs a boolean")
+            if contract.colours not in MODES:
+                raise ValueError("colours are 1, 3 or 4")
             scaling(contract.preprocessing)
             return contract
         except (OSError, ValueError, TypeError) as error:

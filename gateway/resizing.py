@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 RESIZES = ("nearest", "bilinear", "bicubic", "area")
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by the number of colours
 
 
 def weights(size: int, new: int, how: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -40,17 +41,20 @@ def bicubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2)
 
 
-def interpolate(image: Image.Image, size: tuple[int, int], how: str) -> np.ndarray:
-    """Return RGB pixels, float32 of shape (height, width, 3), for a `size` (height, width).
+def interpolate(
+    image: Image.Image, size: tuple[int, int], how: str, colours: int = 3
+) -> np.ndarray:
+    """Return pixels, float32 of shape (height, width, colours), for a `size` (height, width).
 
     Only the rows that one new row needs are converted at a time, so a large picture takes no
     second copy.
     """
     rows = []
     for top, shares in weights(image.height, size[0], how):
-        strip = image.crop((0, top, image.width, top + len(shares))).convert("RGB")
-        rows.append(np.tensordot(shares, np.asarray(strip, np.float32), 1))
-    columns = np.stack(rows, axis=1)  # (old width, height, 3)
+        strip = image.crop((0, top, image.width, top + len(shares))).convert(MODES[colours])
+        pixels = np.asarray(strip, np.float32).reshape(len(shares), image.width, colours)
+        rows.append(np.tensordot(shares, pixels, 1))
+    columns = np.stack(rows, axis=1)  # (old width, height, colours)
     parts = weights(image.width, size[1], how)
     mixed = [np.tensordot(each, columns[left : left + len(each)], 1) for left, each in parts]
     return np.stack(mixed, axis=1)

@@ -34,9 +34,12 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
     definition = signatures[contract.signature_name]
     exact = contract.resize == "nearest"  # other ways give fractions, which uint8 cannot hold
     inputs = _shapes(definition.inputs, *(DTYPES if exact else [types_pb2.DT_FLOAT]))
-    pictures = [name for name, shape in inputs.items() if len(shape) == 4 and shape[3] == 3]
+    pictures = [name for name, shape in inputs.items() if shape[3:] == (contract.colours,)]
     if len(definition.inputs) != 1 or not pictures:
-        raise ModelMismatchError(f"wanted one input of float or uint8 pictures, not {inputs}")
+        raise ModelMismatchError(
+            f"wanted one input of float or uint8 pictures with {contract.colours} colours,"
+            f" not {inputs}"
+        )
     labels, outputs = len(contract.labels), _shapes(definition.outputs, types_pb2.DT_FLOAT)
     fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
     if labels == 2 and not fitting:  # one output may do for both, see Contract.score_each

@@ -15,6 +15,7 @@ Lesson 01 calls these functions in this order:
 import json
 import keyword
 import re
+import runpy
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,13 +29,17 @@ import tf_keras
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tutorial import TutorialError
-from tutorial.sources import model_format
+from tutorial.sources import EXPORT, check_code, model_format
 
 KerasModel = keras.Model | tf_keras.Model
 
 UINT8_SIGNATURE = "serving_uint8"
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
+UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
+    r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
+    r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
+)
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
 SCALING_LAYERS = (
     *("Rescaling", "Normalization"),
@@ -65,7 +70,7 @@ def keras_version(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("metadata.json"))["keras_version"]
     with h5py.File(path) as file:
-        version = file.attrs["keras_version"]
+        version = file.attrs.get("keras_version", "2.0")  # only old ones write none
         return version if isinstance(version, str) else version.decode()
 
 
@@ -83,20 +88,68 @@ class SavedFunction:
         return self._function(**{self.inputs[0].name: images})
 
 
-def load_model(path: Path, signature: str = "serving_default") -> KerasModel | SavedFunction:
+def load_model(
+    path: Path, signature: str = "serving_default", *, custom_objects: str = "", trusted: str = ""
+) -> KerasModel | SavedFunction:
     """Load a Keras file with the Keras that wrote it, or a signature of a SavedModel.
 
-    Raises TutorialError, with the first line of Keras' own error, if that fails.
+    Args:
+        path: The file or folder.
+        signature: The signature, if it is a SavedModel.
+        custom_objects: The path of a Python file with the model's own layers and functions.
+        trusted: "1" if code in the file may run.
+
+    Raises TutorialError, with what to do, if that fails.
     """
     if model_format(path) == "SavedModel":
         return SavedFunction(path, signature)
+    check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
-        return reader.models.load_model(path, compile=False)  # serving needs no optimizer
+        return reader.models.load_model(
+            path,
+            custom_objects=_objects_in(custom_objects) if custom_objects else None,
+            compile=False,  # serving needs no optimizer
+            safe_mode=trusted != "1",
+        )
+    except TutorialError:
+        raise
+    except Exception as error:
+        if unknown := UNKNOWN_OBJECT.search(str(error)):
+            name = unknown[1]
+            hint = f". Or set CUSTOM_OBJECTS=module.py to a Python file that defines {name}"
+            raise TutorialError(
+                f"{path} uses {name}, which is not part of Keras. {EXPORT}"
+                f"{'' if custom_objects else hint}"
+            ) from error
+        raise TutorialError(
+            f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
+        ) from error
+
+
+def _objects_in(path: str) -> dict[str, object]:
+    try:
+        return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
     except Exception as error:
         raise TutorialError(
-            f"{path} cannot be read as a Keras model: {_first_line(error)}"
+            f"CUSTOM_OBJECTS={path} fails with {type(error).__name__}: {_first_line(error)}"
         ) from error
+
+
+def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) -> str:
+    """Return `preprocessing` or, if it is empty and the model scales its input itself, "none".
+
+    Raises TutorialError for another one if the model takes pixels as whole numbers.
+    """
+    takes_bytes = tf.as_dtype(model.inputs[0].dtype).is_integer
+    if takes_bytes and preprocessing not in ("", "none"):
+        raise TutorialError(
+            f"the model takes whole numbers, 0 to 255: PREPROCESSING=none, not {preprocessing}"
+        )
+    if not preprocessing and (takes_bytes or scales_its_input(model)):
+        print("the model scales its input itself")
+        return "none"
+    return preprocessing
 
 
 def scales_its_input(model: KerasModel | SavedFunction) -> bool:
@@ -129,8 +182,13 @@ def float_signature(
     """
     inputs = model.inputs or []
     if len(inputs) != 1:
-        names = ", ".join(each.name for each in inputs) or "none that it names"
-        raise TutorialError(f"a picture can feed one input, but the model has {names}")
+        names = ", ".join(each.name for each in inputs)
+        if not names:
+            raise TutorialError(f"the model does not say what it takes. {EXPORT}")
+        raise TutorialError(
+            f"a picture can feed one input, but the model has {len(inputs)}: {names}. Build a model"
+            " with one input around it, and save that"
+        )
     name = _legal_name(inputs[0].name)
     spec = tf.TensorSpec(_picture_shape(inputs[0], size), tf.float32, name=name)
 
@@ -141,6 +199,14 @@ def float_signature(
             raise TutorialError(f"there is no output {output!r}, only: {', '.join(found)}")
         return {_legal_name(key): found[key] for key in ([output] if output else found)}
 
+    try:
+        serving_default.get_concrete_function()
+    except TutorialError:
+        raise
+    except Exception as error:
+        raise TutorialError(
+            f"the model does not take pictures of shape {spec.shape[1:]}: {_first_line(error)}"
+        ) from error
     return serving_default
 
 
@@ -201,6 +267,12 @@ def uint8_signature(serving_default: Callable, scale: Callable) -> Callable:
     def serving_uint8(pixels):
         return serving_default(scale(tf.cast(pixels, tf.float32)))
 
+    try:
+        serving_uint8.get_concrete_function()
+    except (TypeError, ValueError) as error:
+        raise TutorialError(
+            f"this PREPROCESSING does not fit pictures of {spec.shape[3]} colours"
+        ) from error
     return serving_uint8
 
 
@@ -256,6 +328,11 @@ def read_signature(
     fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
     if len(labels) == 2 and not fitting:
         fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
+    if all(len(shape) != 2 for shape in shapes.values()):
+        raise TutorialError(
+            f"the model is no classifier, which gives one score a label: its outputs are {shapes}."
+            " Detection and segmentation need another service"
+        )
     if len(fitting) != 1:
         raise TutorialError(
             f"{len(labels)} labels need one output of that width, but the model has {shapes}."

@@ -25,13 +25,15 @@ NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
 SAMPLE = Path("starter/samples/t-shirt.jpg")
 SETTINGS = {  # flags, and variables of the environment; parameters of the notebook
     "MODEL": "starter (the default), course, or a model's path",
-    "LABELS": "classes of your own model: cat,dog,bird",
+    "LABELS": "classes of your own model: cat,dog,bird, or a .txt or .json file",
     "MODEL_NAME": "the name to serve it under",
     "PREPROCESSING": "how pixels become numbers, see notebook 04",
     "RESIZE": "how pictures were resized in training: nearest, bilinear, bicubic or area",
     "SIZE": "224 or 224x160 (height x width), for a model that takes any size",
     "SIGNATURE": "the signature to serve, of a SavedModel",
     "OUTPUT": "the output to serve, of several",
+    "CUSTOM_OBJECTS": "a Python file with the model's own layers and functions",
+    "TRUSTED": "1 if code in the model's file may run",
 }
 SHOWN = 10  # labels of the answer
 PATIENCE = 10  # seconds for a gateway that cannot use the model to find a better one
@@ -99,8 +101,15 @@ def convert(model: str = "", labels: str = "", *, model_name: str = "", **settin
     only once. A model that cannot work is refused before the notebook starts.
     """
     model = model or "starter"
-    source, name = sources.find_model(model), sources.served_name(model, model_name)
-    sources.read_labels(model, labels)
+    source = sources.find_model(model, settings.get("trusted", ""))
+    name = sources.served_name(model, model_name)
+    names = sources.read_labels(model, labels)
+    if labels.endswith((".txt", ".json")):  # the notebook runs in another folder
+        labels = str(Path(labels).expanduser().resolve())
+    if own := settings.get("custom_objects"):
+        if not Path(own).expanduser().is_file():
+            raise TutorialError(f"there is no file CUSTOM_OBJECTS={own}")
+        settings["custom_objects"] = str(Path(own).expanduser().resolve())
     folder = ROOT / "models" / name
     parameters = {
         "MODEL": model if model in sources.BUNDLED else str(Path(model).expanduser().resolve()),
@@ -113,21 +122,22 @@ def convert(model: str = "", labels: str = "", *, model_name: str = "", **settin
     with record.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         parameters["VERSION"] = next_version(folder, source)
-        done = record.exists() and record.read_text() == fingerprint(source, parameters)
+        done = record.exists() and record.read_text() == fingerprint(source, names, parameters)
         if not done or parameters["VERSION"] not in versions(folder):
             record.unlink(missing_ok=True)
             print(f"Converting {model} with {NOTEBOOK.relative_to(ROOT)}", flush=True)
             execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
-            record.write_text(fingerprint(source, parameters))
+            record.write_text(fingerprint(source, names, parameters))
     return name
 
 
-def fingerprint(source: Path, parameters: dict[str, object]) -> str:
+def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) -> str:
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
     code = [path.read_bytes() for path in (NOTEBOOK, ROOT / "tutorial/convert.py")]
     facts = {
         "parameters": parameters,
+        "labels": labels,
         "source": source_hash(source),
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
         "contract": contract.read_text() if contract.exists() else None,

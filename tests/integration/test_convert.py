@@ -1,9 +1,11 @@
 """The steps of the conversion, called without a notebook."""
 
 import os
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from gateway.preprocessing import scaling
 from tutorial import TutorialError, convert
+from tutorial.sources import find_model
 
 KERAS_2_7 = Path(__file__).parents[1] / "data/keras27-nested-xception-tiny.h5"
 LABELS = ["cat", "dog", "bird"]
@@ -114,14 +117,19 @@ def test_a_damaged_file_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def picture_input(shape, dtype="float32"):
-    """Return a model's input of a shape, with a SavedModel's function behind it."""
-    return SimpleNamespace(inputs=[tf.TensorSpec((None, *shape), dtype, "x")])
+class Model:
+    """Has an input of a shape, and gives two outputs."""
+
+    def __init__(self, *shape):
+        self.inputs = [tf.TensorSpec((None, *shape), tf.float32, "x")]
+
+    def __call__(self, images, training):
+        return {"map": images, "scores": tf.reduce_mean(images, axis=(1, 2))}
 
 
 def test_two_inputs_are_named():
     one, two = (keras.layers.Input((8, 8, 3), name=name) for name in ("left", "right"))
-    with pytest.raises(TutorialError, match="one input, but the model has left, right"):
+    with pytest.raises(TutorialError, match=r"one input, but the model has 2: left, right. Build"):
         convert.float_signature(keras.Model([one, two], keras.layers.Add()([one, two])))
 
 
@@ -135,7 +143,7 @@ def test_two_inputs_are_named():
 )
 def test_an_input_that_takes_no_pictures_is_refused(shape, words):
     with pytest.raises(TutorialError, match=words):
-        convert.float_signature(picture_input(shape))
+        convert.float_signature(Model(*shape))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_an_input_that_takes_no_pictures_is_refused(shape, words):
     ],
 )
 def test_the_signature_takes_pictures_of_a_known_size(shape, size, served):
-    [spec] = convert.float_signature(picture_input(shape), size=size).input_signature
+    [spec] = convert.float_signature(Model(*shape), size=size).input_signature
     assert spec.shape[1:] == served
 
 
@@ -159,9 +167,110 @@ def test_a_number_of_labels_that_fits_no_output_is_refused(saved):
 
 
 def test_an_output_that_does_not_exist_is_named_with_those_that_do(model):
-    serve = convert.float_signature(model, output="plant")
     with pytest.raises(TutorialError, match="no output 'plant', only: animal"):
-        serve.get_concrete_function()
+        convert.float_signature(model, output="plant")
+
+
+def test_a_model_that_is_no_classifier_is_refused():
+    spec = {"map": tf.TensorSpec((None, 8, 8, 2)), "boxes": tf.TensorSpec((None, 9, 4))}
+    images = {"x": tf.TensorSpec((None, 8, 8, 3))}
+    function = SimpleNamespace(structured_input_signature=((), images), structured_outputs=spec)
+    with pytest.raises(TutorialError, match=r"no classifier.*'map': \(None, 8, 8, 2\).*Detection"):
+        convert.read_signature({"serve": function}, "serve", LABELS)
+
+
+OWN_LAYER = """
+import keras, tf_keras
+
+@keras.saving.register_keras_serializable("mine")
+class Halve(keras.layers.Layer):
+    def call(self, x):
+        return x * 0.5
+
+class Third(tf_keras.layers.Layer):
+    def call(self, x):
+        return x / 3
+
+def sharp(x):
+    return x * x
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path):
+    """A Python file with a layer and an activation, and the models that use them."""
+    module = tmp_path / "module.py"
+    module.write_text(OWN_LAYER)
+    found = runpy.run_path(str(module))
+    paths = []
+    for name, layer in {
+        "layer.keras": found["Halve"](),
+        "activation.keras": keras.layers.Activation(found["sharp"]),
+        "layer.h5": found["Third"](),
+        "activation.h5": tf_keras.layers.Activation(found["sharp"]),
+    }.items():
+        reader = tf_keras if name.endswith("h5") else keras
+        model = make_model(reader)
+        paths.append(tmp_path / name)
+        reader.Sequential([reader.layers.Input((8, 8, 3)), layer, model]).save(paths[-1])
+    keras.saving.get_custom_objects().clear()
+    return module, paths
+
+
+def test_code_of_ones_own_is_named_and_can_be_given(own_code):
+    module, paths = own_code
+    for path, name in zip(paths, ["Halve", "sharp", "Third", "sharp"], strict=True):
+        with pytest.raises(
+            TutorialError, match=f"{path} uses {name}, which .*export.*CUSTOM_OBJECTS=module.py"
+        ):
+            convert.load_model(path)
+        if path.name == "activation.h5":  # Keras 2 cannot read it back
+            with pytest.raises(TutorialError, match=r"uses sharp, .* set MODEL=folder$"):
+                convert.load_model(path, custom_objects=str(module))
+            continue
+        model = convert.load_model(path, custom_objects=str(module))
+        assert np.asarray(model(np.ones((1, 8, 8, 3)))).shape == (1, 3)
+
+
+def test_code_of_ones_own_that_fails_is_named(own_code):
+    module, (path, *_) = own_code
+    module.write_text("import absent_module")
+    with pytest.raises(TutorialError, match=r"module.py fails with ModuleNotFoundError: No module"):
+        convert.load_model(path, custom_objects=str(module))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_a_lambda_layer_is_refused_unless_the_file_is_trusted(tmp_path, reader, suffix):
+    path = tmp_path / f"model{suffix}"
+    halve = reader.layers.Lambda(lambda x: x * 0.5, output_shape=(8, 8, 3))
+    reader.Sequential([reader.layers.Input((8, 8, 3)), halve]).save(path)
+    with pytest.raises(TutorialError, match=r"a Lambda layer, .*export.*TRUSTED=1"):
+        find_model(str(path))
+    with pytest.raises(TutorialError, match="a Lambda layer"):
+        convert.load_model(path)
+    assert find_model(str(path), "1") == path
+    model = convert.load_model(path, trusted="1")
+    np.testing.assert_array_equal(
+        model(np.ones((1, 8, 8, 3), np.float32)), np.full((1, 8, 8, 3), 0.5)
+    )
+
+
+def test_weights_only_are_named(tmp_path):
+    make_model(keras).save_weights(tmp_path / "a.weights.h5")
+    make_model(tf_keras).save_weights(tmp_path / "b.h5")
+    make_model(tf_keras).save_weights(tmp_path / "c")
+    for name in ("a.weights.h5", "b.h5", "c"):
+        with pytest.raises(TutorialError, match=f"{name} (is a checkpoint: it )?has only weights"):
+            find_model(str(tmp_path / name))
+
+
+def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):
+    path = tmp_path / "old.h5"
+    make_model(tf_keras).save(path)
+    with h5py.File(path, "a") as file:
+        del file.attrs["keras_version"]
+    assert isinstance(convert.load_model(path), tf_keras.Model)
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):

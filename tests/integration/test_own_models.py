@@ -120,6 +120,60 @@ def resized(how: str) -> Case:
     return of(classifier(), settings={"PREPROCESSING": "unit", "RESIZE": how}, how=how)
 
 
+def with_outputs(outputs: dict[str, int], OUTPUT: str = "species") -> Case:
+    """Return a case with a dict of named outputs, of which one is served."""
+    base = classifier()
+    heads = {
+        name: keras.layers.Dense(units, activation="softmax")(base.layers[-2].output)
+        for name, units in outputs.items()
+    }
+    model = keras.Model(base.input, heads)
+    settings = {"PREPROCESSING": "unit"}
+    if OUTPUT != "species":
+        settings["OUTPUT"] = OUTPUT
+    return Case(
+        model.save, lambda array: model.predict(array, verbose=0)[OUTPUT], settings=settings
+    )
+
+
+def uint8_saved_model() -> Case:
+    """Return a SavedModel that takes bytes."""
+    model = classifier()
+    spec = tf.TensorSpec((None, *SIZE, 3), tf.uint8, name="pixels")
+    serve = tf.function(
+        lambda pixels: {"pets": model(tf.cast(pixels, tf.float32) / 255)}, input_signature=[spec]
+    )
+    model.served = tf.Module()
+    model.served.all = [variable.value for variable in model.variables]
+    return Case(
+        lambda path: tf.saved_model.save(model.served, path, signatures=serve),
+        lambda array: model.predict(array, verbose=0),
+        settings={},
+        file="saved",
+    )
+
+
+def two_signatures() -> Case:
+    """Return a SavedModel of which another signature than serving_default is wanted."""
+    model, module = classifier(), tf.Module()
+    module.all = [variable.value for variable in model.variables]
+    spec = tf.TensorSpec((None, *SIZE, 3), tf.float32, name="pixels")
+
+    def signature(function: Callable) -> Callable:
+        return tf.function(lambda pixels: {"pets": function(pixels)}, input_signature=[spec])
+
+    signatures = {
+        "serving_default": signature(lambda pixels: 0 * model(pixels)),
+        "classify": signature(model),
+    }
+    return Case(
+        lambda path: tf.saved_model.save(module, path, signatures=signatures),
+        lambda array: model.predict(array, verbose=0),
+        settings={"PREPROCESSING": "unit", "SIGNATURE": "classify"},
+        file="saved",
+    )
+
+
 unchanged = {"scale": lambda pixels: pixels, "settings": {}}
 CASES = {
     "keras": lambda: of(classifier()),
@@ -152,6 +206,31 @@ CASES = {
     "tf.saved_model.save": lambda: folder(classifier(), tf.saved_model.save),
     "tf_keras SavedModel": lambda: folder(classifier(tf_keras), tf.saved_model.save),
     "export": lambda: folder(classifier(), lambda model, path: model.export(path, verbose=False)),
+    "grey": lambda: of(classifier(shape=(*SIZE, 1)), mode="L"),
+    "grey, bilinear": lambda: of(
+        classifier(shape=(*SIZE, 1)),
+        settings={"PREPROCESSING": "unit", "RESIZE": "bilinear"},
+        mode="L",
+        how="bilinear",
+    ),
+    "transparency": lambda: of(classifier(shape=(*SIZE, 4)), mode="RGBA"),
+    "channels first": lambda: of(
+        classifier(shape=(3, *SIZE), first=[keras.layers.Permute((2, 3, 1))]),
+        scale=lambda pixels: pixels.transpose(0, 3, 1, 2) / 255,
+    ),
+    "any size": lambda: of(
+        classifier(shape=(None, None, 3)), settings={"PREPROCESSING": "unit", "SIZE": "24x20"}
+    ),
+    "takes uint8": lambda: of(
+        classifier(first=[keras.layers.Rescaling(1 / 255)], dtype="uint8"),
+        scale=lambda pixels: pixels.astype(np.uint8),
+        settings={},
+    ),
+    "uint8 SavedModel": uint8_saved_model,
+    "two signatures": two_signatures,
+    "dict output": lambda: with_outputs({"species": 3}),
+    "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
+    "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
     "input named my-image.1": lambda: of(classifier(name="my-image.1")),
     "input named input image": lambda: of(classifier(name="input image")),
     "input named class": lambda: of(classifier(name="class")),
@@ -205,7 +284,8 @@ def served(tmp_path_factory) -> Callable:
 def prepared(case: Case, picture: Path) -> np.ndarray:
     """Return the array that a Keras user would make of the picture."""
     if case.how:
-        pixels = tf.image.resize(np.asarray(Image.open(picture)), SIZE, method=case.how).numpy()
+        image = np.atleast_3d(np.asarray(Image.open(picture).convert(case.mode)))
+        pixels = tf.image.resize(image, SIZE, method=case.how).numpy()
     else:
         colours = {"RGB": "rgb", "L": "grayscale", "RGBA": "rgba"}[case.mode]
         image = keras.utils.load_img(picture, color_mode=colours, target_size=SIZE)

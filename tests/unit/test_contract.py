@@ -32,6 +32,7 @@ WRONG = {
     "percent": (json.dumps(CONTRACT | {"scores": "percent"}), "scores one of logits, prob"),
     "resize": (json.dumps(CONTRACT | {"resize": "lanczos"}), "resize is one of nearest, bilinear"),
     "shrink": (json.dumps(CONTRACT | {"shrink_jpegs": 1}), "shrink_jpegs a boolean"),
+    "colours": (json.dumps(CONTRACT | {"colours": 2}), "colours are 1, 3 or 4"),
     "scaling": (json.dumps(CONTRACT | {"preprocessing": "x"}), "'x' is no preprocessing"),
 }
 

@@ -242,6 +242,14 @@ def test_resize_of_every_mode_mixes_the_pixels_that_are_seen(how, mode):
     np.testing.assert_allclose(mixed[0], np.asarray(image.convert("RGB")), atol=0.01)
 
 
+@pytest.mark.parametrize(("colours", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+def test_resize_gives_the_colours_that_the_model_takes(colours, mode, how):
+    image = noise("RGBA", (40, 30))
+    expected = np.asarray(image.convert(mode)).reshape(1, 30, 40, colours)
+    np.testing.assert_allclose(resize(image, (30, 40), how, colours), expected, atol=0.01)
+
+
 def test_resize_gives_the_weights_of_tensorflow():
     row = Image.fromarray(np.array([[0, 100, 200, 40]], np.uint8))
     for how, expected in {"bilinear": [50, 120], "area": [50, 120], "nearest": [100, 40]}.items():

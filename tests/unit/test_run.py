@@ -37,7 +37,7 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
 
 def write_model(path: Path, content: int) -> None:
     with h5py.File(path, "w") as file:
-        file.attrs["content"] = content
+        file.attrs["model_config"] = f'{{"content": {content}}}'
 
 
 def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, converted):

@@ -66,6 +66,13 @@ def test_choose_signature_takes_one_output_for_two_labels():
         choose_signature(one, OF_CONTRACT)
 
 
+def test_choose_signature_compares_the_colours():
+    grey = {"serving_default": signature(inputs={"photo": (-1, 4, 6, 1)})}
+    assert choose_signature(grey, replace(OF_CONTRACT, colours=1)).input_size == (4, 6)
+    with pytest.raises(ModelMismatchError, match="pictures with 4 colours"):
+        choose_signature(grey, replace(OF_CONTRACT, colours=4))
+
+
 def test_usable_signatures_take_no_uint8_for_pixels_with_fractions():
     pixels = signature(dtype=types_pb2.DT_UINT8)
     pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
