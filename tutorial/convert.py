@@ -58,6 +58,7 @@ class SavedSignature:
     input_name: str
     image_shape: tuple[int, int, int]  # height, width, channels
     output_name: str
+    outputs: int  # scores for each image
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the scores (N, labels) of `images` (N, height, width, channels)."""
@@ -339,7 +340,8 @@ def read_signature(
             " Give LABELS as many names, or set OUTPUT to one of the outputs"
         )
     shape = tuple(image.shape.as_list()[1:])
-    return SavedSignature(function, name, dtype, input_name, shape, fitting[0])
+    width = shapes[fitting[0]][1]
+    return SavedSignature(function, name, dtype, input_name, shape, fitting[0], width)
 
 
 def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -> np.ndarray:
@@ -384,12 +386,29 @@ def _compare(scores: np.ndarray, expected: np.ndarray) -> None:
         raise TutorialError(f"the conversion changed the scores by up to {difference.max():.2g}")
 
 
-def kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -> str:
+def kind_of_scores(
+    signature: SavedSignature, model: KerasModel | SavedFunction | None, labels: list[str]
+) -> str:
     """Return how the scores are to be read: "probabilities", "independent" or "logits".
 
     Probabilities add up to 1 in each row. Independent scores, of sigmoids, stay between 0 and 1
     even for images with values far from those of training, where logits do not.
+
+    Raises TutorialError for one output that says nothing about its label.
     """
+    kind = _kind_of_scores(signature, model)
+    if kind == "probabilities" and signature.outputs == 1:
+        raise TutorialError(
+            "the model's softmax has one output, so it is always 1: train a sigmoid"
+        )
+    if len(labels) == 1 and kind == "logits":
+        raise TutorialError(
+            f"one logit decides between two classes: name both, LABELS=other,{labels[0]}"
+        )
+    return kind
+
+
+def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
     last = getattr(model, "layers", [None])[-1]
     if getattr(getattr(last, "activation", None), "__name__", "") == "linear":
         return "logits"

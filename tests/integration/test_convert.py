@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-def make_model(reader, activation="softmax"):
+def make_model(reader, activation="softmax", units=3):
     """Return a small classifier of 8x8 images with weights of a fixed seed."""
     reader.utils.set_random_seed(1)
     layers = reader.layers
@@ -37,7 +37,7 @@ def make_model(reader, activation="softmax"):
             layers.Input((8, 8, 3), name="photo"),
             layers.Conv2D(4, 3, strides=2),
             layers.GlobalAveragePooling2D(),
-            layers.Dense(3, activation=activation, name="animal"),
+            layers.Dense(units, activation=activation, name="animal"),
         ]
     )
 
@@ -66,7 +66,7 @@ def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model,
     scores = convert.check_scores(signature, model)
     assert scores.shape == (convert.IMAGES, 3)
     convert.check_as_served(saved[1], signature)
-    assert convert.kind_of_scores(signature, model) == "probabilities"
+    assert convert.kind_of_scores(signature, model, LABELS) == "probabilities"
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     convert.check_uint8_scores(uint8, signature, scaling("xception"))
 
@@ -305,10 +305,23 @@ def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
 def test_kind_of_scores(activation, kind):
     model = make_model(tf_keras, activation)
     signature = convert.SavedSignature(
-        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal"
+        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 3
     )
-    assert convert.kind_of_scores(signature, model) == kind
-    assert convert.kind_of_scores(signature, None) == kind
+    assert convert.kind_of_scores(signature, model, LABELS) == kind
+    assert convert.kind_of_scores(signature, None, LABELS) == kind
+
+
+@pytest.mark.parametrize(
+    ("activation", "labels", "words"),
+    [("softmax", ["a", "b"], "always 1: train a sigmoid"), (None, ["a"], "LABELS=other,a")],
+)
+def test_one_output_that_says_nothing_about_its_label_is_refused(activation, labels, words):
+    model = make_model(tf_keras, activation, units=1)
+    signature = convert.SavedSignature(
+        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 1
+    )
+    with pytest.raises(TutorialError, match=words):
+        convert.kind_of_scores(signature, model, labels)
 
 
 def test_the_warmup_file_has_a_request_for_each_signature(saved):
