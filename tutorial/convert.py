@@ -14,10 +14,12 @@ Lesson 01 calls these functions in this order:
 
 import json
 import keyword
+import os
 import re
 import runpy
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -367,7 +369,7 @@ def check_as_served(folder: Path, signature: SavedSignature) -> None:
     """
     images = np.zeros((IMAGES, *signature.image_shape), signature.dtype)
     load = tf.compat.v1.saved_model.loader.load
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with _native_stderr_muted(), tf.Graph().as_default(), tf.compat.v1.Session() as session:
         try:
             definition = load(session, ["serve"], str(folder)).signature_def[signature.name]
             output = definition.outputs[signature.output_name].name
@@ -378,6 +380,19 @@ def check_as_served(folder: Path, signature: SavedSignature) -> None:
                 " model.export('folder') where you trained it, then set MODEL=folder"
             ) from error
     _compare(scores, signature(images))
+
+
+@contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """Hide a line that the first session logs, whatever TF_CPP_MIN_LOG_LEVEL says."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def _compare(scores: np.ndarray, expected: np.ndarray) -> None:
