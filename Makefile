@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed build/stubs/.made
 
-MODEL ?= starter
-MODEL_NAME ?= starter
-LABELS ?=
-PREPROCESSING ?= xception
+# These reach the command through the environment as they were typed. On a command line, make would
+# expand a $ in them, and the shell would take the quotes.
+SETTINGS := MODEL LABELS MODEL_NAME PREPROCESSING RESIZE SIZE SIGNATURE OUTPUT CUSTOM_OBJECTS TRUSTED
+$(foreach name,$(SETTINGS),$(eval run: override export $(name) := $$(value $(name))))
 GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
@@ -30,9 +30,8 @@ export PYTHONUNBUFFERED = 1
 .PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
-	@$(BIN)/python -m tutorial.run --model "$(MODEL)" --labels "$(LABELS)" \
-	  --preprocessing "$(PREPROCESSING)" \
-	  --gateway-port "$(GATEWAY_PORT)" --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
+	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
+	  --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
 test: lint test-unit test-notebooks test-integration  ## everything: lint, unit tests, lessons, integration tests
 
@@ -64,7 +63,7 @@ kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under
 	@$(BIN)/python -m tests.cluster.kind
 
 contract: $(READY)  ## take the contract of models/MODEL_NAME into the manifests
-	@$(BIN)/python -m tutorial.kubernetes "$(MODEL_NAME)"
+	@$(BIN)/python -m tutorial.kubernetes "$(or $(MODEL_NAME),starter)"
 
 lab: $(READY)  ## JupyterLab in notebooks/
 	@cd notebooks && ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)

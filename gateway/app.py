@@ -3,6 +3,7 @@
 Exported from notebooks/05-gateway.ipynb: change the notebook, then run `make export`.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,17 @@ def predict_pictures() -> tuple[Prediction, bool]:
     deadline = requested_deadline()
     files, several = requested_files(deadline)
     pictures = map_pictures(open_picture, files, several=several)
-    size = input_size(client, deadline)
+    size, contract = input_size(client, deadline), client.contract
+    decode = partial(
+        decode_and_resize,
+        size=size,
+        deadline=deadline,
+        how=contract.resize,
+        colours=contract.colours,
+        shrink=contract.shrink_jpegs,
+    )
     with stage("decode"):
-        arrays = map_pictures(
-            lambda picture: decode_and_resize(picture, size, deadline), pictures, several=several
-        )
+        arrays = map_pictures(decode, pictures, several=several)
     pixels = np.concatenate(arrays) if several else arrays[0]
     with stage("model"):
         return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several

@@ -1,10 +1,16 @@
 """Read what a client must know about a model that its signature does not say."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
+import numpy as np
+
 from gateway.errors import ContractError
+from gateway.preprocessing import scaling
+from gateway.resizing import MODES, RESIZES
+
+SCORES = ("logits", "probabilities", "independent")
 
 
 @dataclass(frozen=True)
@@ -15,20 +21,43 @@ class Contract:
     signature_name: str
     preprocessing: str  # how pixels become numbers: a name that gateway.preprocessing knows
     labels: tuple[str, ...]  # in the order of the model's output
-    scores: str  # "logits" or "probabilities"
+    scores: str  # one of SCORES; independent: one sigmoid for each label, or one for two labels
+    resize: str = "nearest"  # one of RESIZES
+    shrink_jpegs: bool = True  # whether a large JPEG is averaged while it is decoded
+    colours: int = 3  # 1 for grey pictures, 3 for red, green and blue, 4 with transparency
 
     @classmethod
     def read(cls, path: str | Path) -> "Contract":
-        """Read contract.json. Raises ContractError if it is missing or incomplete."""
+        """Read contract.json. Raises ContractError if it is missing or incomplete.
+
+        A contract of an older version has no `resize`, `shrink_jpegs` and `colours`.
+        """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
-            if wrong := {field.name for field in fields(cls)} ^ set(found):
+            required = {field.name for field in fields(cls) if field.default is MISSING}
+            known = {field.name for field in fields(cls)}
+            if wrong := required - set(found) | set(found) - known:
                 raise ValueError(f"missing in it, or unknown: {', '.join(sorted(wrong))}")
-            lists = isinstance(found["labels"], list)
-            if not lists or found["scores"] not in ("logits", "probabilities"):
-                raise ValueError("labels are a list, scores logits or probabilities")
-            return cls(**found | {"labels": tuple(found["labels"])})
+            contract = cls(**found | {"labels": tuple(found["labels"])})
+            if not isinstance(found["labels"], list) or contract.scores not in SCORES:
+                raise ValueError(f"labels are a list, scores one of {', '.join(SCORES)}")
+            if contract.resize not in RESIZES or not isinstance(contract.shrink_jpegs, bool):
+                raise ValueError(f"resize is one of {', '.join(RESIZES)}; shrink_jpegs a boolean")
+            if contract.colours not in MODES:
+                raise ValueError("colours are 1, 3 or 4")
+            scaling(contract.preprocessing)
+            return contract
         except (OSError, ValueError, TypeError) as error:
             raise ContractError(
                 f"cannot use the contract {path}: {error}; notebook 01 writes a good one"
             ) from error
+
+    def score_each(self, scores: np.ndarray) -> np.ndarray:
+        """Return one score for each label, from a model's scores (N, outputs).
+
+        A model of two labels may have one output, the second label's score.
+        """
+        if len(self.labels) != 2 or scores.shape[1:] != (1,):
+            return scores
+        first = np.zeros_like(scores) if self.scores == "logits" else 1 - scores
+        return np.concatenate([first, scores], axis=1)

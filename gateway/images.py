@@ -10,6 +10,7 @@ from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS, slots_needed
 from gateway.errors import MAX_PIXELS
 from gateway.picture_limits import CountedFile, check_limits, free_picture, picture_errors
+from gateway.resizing import MODES, interpolate
 
 MUCH_LARGER = 4  # times as many pixels a side as the model takes
 
@@ -33,12 +34,20 @@ def decode(image: Image.Image) -> Image.Image:
     return image
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Return RGB pixels, uint8 of shape (1, height, width, 3), for a `size` (height, width)."""
+def resize(
+    image: Image.Image, size: tuple[int, int], how: str = "nearest", colours: int = 3
+) -> np.ndarray:
+    """Return pixels of shape (1, height, width, colours), for a `size` (height, width).
+
+    `how` is a contract's `resize`. The pixels are uint8 for "nearest", else float32.
+    """
     if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if how != "nearest":
+        return interpolate(image, size, how, colours)[np.newaxis]
     small = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.asarray(small if small.mode == "RGB" else small.convert("RGB"))[np.newaxis]
+    small = small if small.mode == MODES[colours] else small.convert(MODES[colours])
+    return np.asarray(small).reshape(1, *size, colours)
 
 
 def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -52,13 +61,22 @@ def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return decode(image)
 
 
-def decode_and_resize(image: Image.Image, size: tuple[int, int], deadline: Deadline) -> np.ndarray:
-    """Return an opened picture's pixels: RGB, uint8 of shape (1, height, width, 3).
+def decode_and_resize(
+    image: Image.Image,
+    size: tuple[int, int],
+    deadline: Deadline,
+    *,
+    how: str = "nearest",
+    colours: int = 3,
+    shrink: bool = True,
+) -> np.ndarray:
+    """Return an opened picture's pixels as `resize` does, decoded by `decode_small` if `shrink`.
 
     Raises ImageError as `decode`, and BusyError or DeadlineError if no decode slot becomes free.
     """
     with SLOTS.take(slots_needed(image), deadline):
         try:
-            return resize(decode_small(image, size), size)
+            decoded = decode_small(image, size) if shrink else decode(image)
+            return resize(decoded, size, how, colours)
         finally:
             free_picture(image)  # before another thread takes the slot

@@ -115,8 +115,9 @@ def predict(client: ModelClient, pixels: np.ndarray, *, timeout: float) -> Predi
         if signature.input_dtype == np.float32:
             images = scale(pixels, client.contract.preprocessing)
         try:
-            prediction = call_predict(client, signature, images, timeout=deadline.remaining())
-            return check_answer(prediction, len(pixels), len(client.contract.labels))
+            answer = call_predict(client, signature, images, timeout=deadline.remaining())
+            answer = answer._replace(scores=client.contract.score_each(answer.scores))
+            return check_answer(answer, len(pixels), len(client.contract.labels))
         except grpc.RpcError as error:
             if error.code() in REFUSED:
                 client.signatures = ()  # another model may have taken over

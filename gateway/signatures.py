@@ -32,12 +32,18 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
             f"the model has no signature {contract.signature_name!r}, only {sorted(signatures)}"
         )
     definition = signatures[contract.signature_name]
-    inputs = _shapes(definition.inputs, *DTYPES)
-    pictures = [name for name, shape in inputs.items() if len(shape) == 4 and shape[3] == 3]
+    exact = contract.resize == "nearest"  # other ways give fractions, which uint8 cannot hold
+    inputs = _shapes(definition.inputs, *(DTYPES if exact else [types_pb2.DT_FLOAT]))
+    pictures = [name for name, shape in inputs.items() if shape[3:] == (contract.colours,)]
     if len(definition.inputs) != 1 or not pictures:
-        raise ModelMismatchError(f"wanted one input of float or uint8 pictures, not {inputs}")
+        raise ModelMismatchError(
+            f"wanted one input of float or uint8 pictures with {contract.colours} colours,"
+            f" not {inputs}"
+        )
     labels, outputs = len(contract.labels), _shapes(definition.outputs, types_pb2.DT_FLOAT)
     fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
+    if labels == 2 and not fitting:  # one output may do for both, see Contract.score_each
+        fitting = [name for name, shape in outputs.items() if shape[1:] == (1,)]
     if len(fitting) != 1:
         raise ModelMismatchError(f"{labels} labels want one output as wide, not {outputs}")
     [picture] = pictures

@@ -29,7 +29,7 @@ def starter_model(root: Path) -> Path:
 
     with (BUILD / "starter-model.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one of the processes that run tests converts it
-        convert("starter", "", "xception")
+        convert("starter")
     return root / "models/starter"
 
 

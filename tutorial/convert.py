@@ -5,15 +5,21 @@ Lesson 01 calls these functions in this order:
 1. `load_model` reads the file.
 2. `float_signature` and `uint8_signature` make the signatures, and `save_model` writes them.
 3. `open_saved_model` and `read_signature` read what was saved.
-4. `check_scores` and `check_uint8_scores` compare its scores with those of the Keras model.
+4. `check_scores` and `check_uint8_scores` compare its scores with those of the Keras model, and
+   `check_as_served` does so the way a server loads it.
 5. `write_warmup` adds the requests that the server runs at its start.
 
 `model_folder.publish` then moves the result to models/ and writes its contract.
 """
 
 import json
+import keyword
+import os
+import re
+import runpy
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +31,23 @@ import tf_keras
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tutorial import TutorialError
-from tutorial.sources import model_format
+from tutorial.sources import EXPORT, check_code, model_format
 
 KerasModel = keras.Model | tf_keras.Model
 
 UINT8_SIGNATURE = "serving_uint8"
-TOLERANCE = 1e-5  # of a score, relative and absolute
-UINT8_TOLERANCE = 1e-4  # scaling in the graph rounds differently
+TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
+UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
+    r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
+    r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
+)
+COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
+SCALING_LAYERS = (
+    *("Rescaling", "Normalization"),
+    *("TrueDivide", "Divide", "Multiply", "Subtract", "GetItem"),  # Keras 3's preprocess_input
+)
+SCALING_OPERATIONS = ("tf.math.", "tf.__operators__.getitem")  # tf_keras's preprocess_input
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class SavedSignature:
     input_name: str
     image_shape: tuple[int, int, int]  # height, width, channels
     output_name: str
+    outputs: int  # scores for each image
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the scores (N, labels) of `images` (N, height, width, channels)."""
@@ -57,51 +73,195 @@ def keras_version(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("metadata.json"))["keras_version"]
     with h5py.File(path) as file:
-        version = file.attrs["keras_version"]
+        version = file.attrs.get("keras_version", "2.0")  # only old ones write none
         return version if isinstance(version, str) else version.decode()
 
 
-def load_model(path: Path) -> KerasModel | None:
-    """Load a Keras file with the Keras that wrote it; return None for a SavedModel.
+class SavedFunction:
+    """A signature of a SavedModel, which can be called as a Keras model can."""
 
-    Raises TutorialError, with the first line of Keras' own error, if that fails.
+    def __init__(self, folder: Path, name: str) -> None:
+        """Load the signature `name`. Raises TutorialError if the folder has no such signature."""
+        functions, self.loaded = open_saved_model(folder)
+        self._function = find_signature(functions, name)
+        self.inputs = list(self._function.structured_input_signature[1].values())
+
+    def __call__(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Return the outputs by name."""
+        return self._function(**{self.inputs[0].name: images})
+
+
+def load_model(
+    path: Path, signature: str = "serving_default", *, custom_objects: str = "", trusted: str = ""
+) -> KerasModel | SavedFunction:
+    """Load a Keras file with the Keras that wrote it, or a signature of a SavedModel.
+
+    Args:
+        path: The file or folder.
+        signature: The signature, if it is a SavedModel.
+        custom_objects: The path of a Python file with the model's own layers and functions.
+        trusted: "1" if code in the file may run.
+
+    Raises TutorialError, with what to do, if that fails.
     """
     if model_format(path) == "SavedModel":
-        return None
+        return SavedFunction(path, signature)
+    check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
-        return reader.models.load_model(path, compile=False)  # serving needs no optimizer
+        return reader.models.load_model(
+            path,
+            custom_objects=_objects_in(custom_objects) if custom_objects else None,
+            compile=False,  # serving needs no optimizer
+            safe_mode=trusted != "1",
+        )
+    except TutorialError:
+        raise
     except Exception as error:
+        if unknown := UNKNOWN_OBJECT.search(str(error)):
+            name = unknown[1]
+            hint = f". Or set CUSTOM_OBJECTS=module.py to a Python file that defines {name}"
+            raise TutorialError(
+                f"{path} uses {name}, which is not part of Keras. {EXPORT}"
+                f"{'' if custom_objects else hint}"
+            ) from error
         raise TutorialError(
-            f"{path} cannot be read as a Keras model: {_first_line(error)}"
+            f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
         ) from error
 
 
-def float_signature(model: KerasModel) -> Callable:
-    """Return the model's prediction as a function with a named input and a named output.
+def _objects_in(path: str) -> dict[str, object]:
+    try:
+        return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
+    except Exception as error:
+        raise TutorialError(
+            f"CUSTOM_OBJECTS={path} fails with {type(error).__name__}: {_first_line(error)}"
+        ) from error
 
-    The input has the name of the model's input, the output that of its last layer.
+
+def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) -> str:
+    """Return `preprocessing` or, if it is empty and the model scales its input itself, "none".
+
+    Raises TutorialError for another one if the model takes pixels as whole numbers.
     """
-    if len(model.inputs or []) != 1 or len(model.outputs) != 1:
-        raise TutorialError("this tutorial serves models with one input and one output")
-    shape, name, result = model.inputs[0].shape, model.inputs[0].name, model.layers[-1].name
+    takes_bytes = tf.as_dtype(model.inputs[0].dtype).is_integer
+    if takes_bytes and preprocessing not in ("", "none"):
+        raise TutorialError(
+            f"the model takes whole numbers, 0 to 255: PREPROCESSING=none, not {preprocessing}"
+        )
+    if not preprocessing and (takes_bytes or scales_its_input(model)):
+        print("the model scales its input itself")
+        return "none"
+    return preprocessing
 
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=name)])
+
+def scales_its_input(model: KerasModel | SavedFunction) -> bool:
+    """Return whether the first layer that changes the pixels' values scales them."""
+    passing = ("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape")
+    for layer in _layers(model):
+        name = type(layer).__name__
+        if not name.startswith(passing):
+            return name in SCALING_LAYERS or layer.name.startswith(SCALING_OPERATIONS)
+    return False
+
+
+def _layers(model: object) -> Iterator:
+    for layer in getattr(model, "operations", getattr(model, "layers", [])):
+        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
+
+
+def float_signature(
+    model: KerasModel | SavedFunction, *, output: str = "", size: str = ""
+) -> Callable:
+    """Return the model's prediction as a function with a named input and named outputs.
+
+    The input has the name of the model's input, an output that of its layer. Pictures are float32
+    of shape (N, height, width, colours), and scores float32, whatever the model takes and gives.
+
+    Args:
+        model: The model.
+        output: The only output to return; "" for all.
+        size: Pixels a side, such as "224" or "224x160" (height x width), if the model says none.
+    """
+    inputs = model.inputs or []
+    if len(inputs) != 1:
+        names = ", ".join(each.name for each in inputs)
+        if not names:
+            raise TutorialError(f"the model does not say what it takes. {EXPORT}")
+        raise TutorialError(
+            f"a picture can feed one input, but the model has {len(inputs)}: {names}. Build a model"
+            " with one input around it, and save that"
+        )
+    name = _legal_name(inputs[0].name)
+    spec = tf.TensorSpec(_picture_shape(inputs[0], size), tf.float32, name=name)
+
+    @tf.function(input_signature=[spec], autograph=False)
     def serving_default(images):
-        return {result: model(images, training=False)}
+        found = call_model(model, images)
+        if output and output not in found:
+            raise TutorialError(f"there is no output {output!r}, only: {', '.join(found)}")
+        return {_legal_name(key): found[key] for key in ([output] if output else found)}
 
+    try:
+        serving_default.get_concrete_function()
+    except TutorialError:
+        raise
+    except Exception as error:
+        raise TutorialError(
+            f"the model does not take pictures of shape {spec.shape[1:]}: {_first_line(error)}"
+        ) from error
     return serving_default
 
 
-def uint8_signature(serving_default: Callable, scale: Callable) -> Callable | None:
+def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return the model's outputs by name, as float32, for `images` (N, height, width, colours)."""
+    wanted = model.inputs[0]
+    if _channels_first(wanted.shape):
+        images = tf.transpose(images, [0, 3, 1, 2])
+    dtype = tf.as_dtype(wanted.dtype)
+    images = tf.cast(tf.round(images) if dtype.is_integer else images, dtype)
+    result = model(images, training=False)
+    if isinstance(result, (list, tuple)):
+        result = dict(zip(model.output_names, result, strict=True))
+    elif not isinstance(result, dict):
+        result = {model.layers[-1].name: result}
+    return {name: tf.cast(scores, tf.float32) for name, scores in result.items()}
+
+
+def _channels_first(shape: tuple[int | None, ...]) -> bool:
+    return shape[1] in COLOURS and shape[3] not in COLOURS
+
+
+def _picture_shape(image: object, size: str) -> tuple[int | None, ...]:
+    shape = tuple(image.shape)
+    if len(shape) != 4:
+        raise TutorialError(f"{image.name} has shape {shape}: it takes no pictures")
+    if _channels_first(shape):
+        shape = (shape[0], *shape[2:], shape[1])
+    if size:
+        sides = [int(side) for side in re.findall(r"\d+", size)]
+        shape = (shape[0], sides[0], sides[-1], shape[3])
+    if shape[3] not in COLOURS or None in shape[1:]:
+        raise TutorialError(
+            f"{image.name} has shape {shape}; supported: height, width and {COLOURS} colours."
+            " Where height or width are open, set SIZE=224, or SIZE=224x160 (height x width)"
+        )
+    return shape
+
+
+def _legal_name(name: str) -> str:
+    """Return a name that TensorFlow does not change or refuse."""
+    legal = re.sub(r"\W", "_", name, flags=re.ASCII)
+    usual = legal.isidentifier() and not legal.startswith("_") and not keyword.iskeyword(legal)
+    return legal if usual else f"x_{legal}"
+
+
+def uint8_signature(serving_default: Callable, scale: Callable) -> Callable:
     """Return a function for unscaled pixels, which scales them and calls `serving_default`.
 
     Args:
         serving_default: The function for scaled pixels.
         scale: The preprocessing: float32 pixels (0 to 255) to what the model takes.
-
-    Returns:
-        None if TensorFlow cannot trace `scale`.
     """
     [spec] = serving_default.input_signature
     pixels_spec = tf.TensorSpec(spec.shape, tf.uint8, name=spec.name)
@@ -112,86 +272,168 @@ def uint8_signature(serving_default: Callable, scale: Callable) -> Callable | No
 
     try:
         serving_uint8.get_concrete_function()
-    except TypeError:
-        return None
+    except (TypeError, ValueError) as error:
+        raise TutorialError(
+            f"this PREPROCESSING does not fit pictures of {spec.shape[3]} colours"
+        ) from error
     return serving_uint8
 
 
-def save_model(model: KerasModel, signatures: dict, folder: Path) -> None:
+def save_model(model: KerasModel | SavedFunction, signatures: dict, folder: Path) -> None:
     """Save the weights of `model` and the `signatures` (name -> function) as a SavedModel.
 
     Keras 3 wraps each TensorFlow variable in one of its own. TensorFlow Serving needs the variable
     itself.
     """
     weights = tf.Module()
-    weights.all = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    tf.saved_model.save(weights, folder, signatures=signatures)
-
-
-def open_saved_model(folder: Path) -> dict[str, Callable]:
-    """Load a SavedModel; return its signatures by name. Raises TutorialError if that fails."""
+    if isinstance(model, SavedFunction):
+        weights.all = model.loaded
+    else:
+        weights.all = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     try:
-        return dict(tf.saved_model.load(folder, tags=["serve"]).signatures)
+        tf.saved_model.save(weights, folder, signatures=signatures)
+    except Exception as error:
+        raise TutorialError(f"the model cannot be saved: {_first_line(error)}") from error
+
+
+def open_saved_model(folder: Path) -> tuple[dict[str, Callable], object]:
+    """Load a SavedModel; return its signatures by name, and what has to stay with them.
+
+    Raises TutorialError if that fails.
+    """
+    try:
+        loaded = tf.saved_model.load(folder, tags=["serve"])
+        return dict(loaded.signatures), loaded
     except Exception as error:
         raise TutorialError(f"the SavedModel cannot be read: {_first_line(error)}") from error
+
+
+def find_signature(functions: dict[str, Callable], name: str) -> Callable:
+    """Return the signature `name`. Raises TutorialError, with the names, if there is none."""
+    if name not in functions:
+        found = ", ".join(functions) or "none"
+        raise TutorialError(f"the SavedModel has no signature {name!r}; it has: {found}")
+    return functions[name]
 
 
 def read_signature(
     functions: dict[str, Callable], name: str, labels: list[str], dtype: str = "float32"
 ) -> SavedSignature:
-    """Return the signature `name` of a SavedModel's `functions`.
+    """Return the signature `name` of a SavedModel that `save_model` wrote.
 
-    Raises TutorialError unless it takes images of `dtype` with three channels and has one output
-    with a score for each label.
+    Raises TutorialError unless it has one output with a score for each label. One score is enough
+    for two labels.
     """
-    if name not in functions:
-        found = ", ".join(functions) or "none"
-        raise TutorialError(f"the SavedModel has no signature {name!r}; it has: {found}")
-    inputs = functions[name].structured_input_signature[1]
-    if len(inputs) != 1:
-        raise TutorialError(f"{name} has {len(inputs)} inputs: an image can only feed one")
-    [(input_name, image)] = inputs.items()
-    shape = tuple(image.shape.as_list()[1:])
-    if len(shape) != 3 or None in shape or shape[2] != 3:
-        raise TutorialError(f"{input_name} has shape {shape}; supported: (height, width, 3)")
-    if image.dtype != dtype:
-        raise TutorialError(f"{input_name} has dtype {image.dtype.name}; supported: {dtype}")
-    outputs = functions[name].structured_outputs.items()
-    shapes = {key: spec.shape.as_list() for key, spec in outputs}
-    fitting = [key for key, each in shapes.items() if each[1:] == [len(labels)]]
+    function = find_signature(functions, name)
+    [(input_name, image)] = function.structured_input_signature[1].items()
+    outputs = function.structured_outputs.items()
+    shapes = {key: tuple(spec.shape.as_list()) for key, spec in outputs}
+    fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
+    if len(labels) == 2 and not fitting:
+        fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
+    if all(len(shape) != 2 for shape in shapes.values()):
+        raise TutorialError(
+            f"the model is no classifier, which gives one score a label: its outputs are {shapes}."
+            " Detection and segmentation need another service"
+        )
     if len(fitting) != 1:
         raise TutorialError(
-            f"{len(labels)} labels need one output of that width; there is {shapes}"
+            f"{len(labels)} labels need one output of that width, but the model has {shapes}."
+            " Give LABELS as many names, or set OUTPUT to one of the outputs"
         )
-    return SavedSignature(functions[name], name, dtype, input_name, shape, fitting[0])
+    shape = tuple(image.shape.as_list()[1:])
+    width = shapes[fitting[0]][1]
+    return SavedSignature(function, name, dtype, input_name, shape, fitting[0], width)
 
 
-def check_scores(signature: SavedSignature, model: KerasModel | None) -> np.ndarray:
+def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -> np.ndarray:
     """Return the scores of random images; raise TutorialError if `model` gives other scores."""
     random = np.random.default_rng(0)
     images = random.uniform(-1, 1, (IMAGES, *signature.image_shape)).astype("float32")
     scores = signature(images)
-    if model is not None:
-        _compare(scores, np.asarray(model(images, training=False)), TOLERANCE)
+    found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+    _compare(scores, found[signature.output_name].numpy())
     return scores
 
 
 def check_uint8_scores(uint8: SavedSignature, signature: SavedSignature, scale: Callable) -> None:
     """Raise TutorialError if both signatures do not give the same scores for the same pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *uint8.image_shape), np.uint8)
-    _compare(uint8(pixels), signature(scale(pixels.astype("float32"))), UINT8_TOLERANCE)
+    _compare(uint8(pixels), signature(scale(pixels.astype("float32"))))
 
 
-def _compare(scores: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    if not np.allclose(scores, expected, rtol=tolerance, atol=tolerance):
-        most = abs(scores - expected).max()
-        raise TutorialError(f"the conversion changed the scores by up to {most:.2g}")
+def check_as_served(folder: Path, signature: SavedSignature) -> None:
+    """Raise TutorialError if the folder does not give the same scores the way servers load it.
+
+    TensorFlow Serving runs a session. It can miss variables that Python's loader finds.
+    """
+    images = np.zeros((IMAGES, *signature.image_shape), signature.dtype)
+    load = tf.compat.v1.saved_model.loader.load
+    with _native_stderr_muted(), tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        try:
+            definition = load(session, ["serve"], str(folder)).signature_def[signature.name]
+            output = definition.outputs[signature.output_name].name
+            scores = session.run(output, {definition.inputs[signature.input_name].name: images})
+        except Exception as error:
+            raise TutorialError(
+                f"a server cannot run the SavedModel: {_first_line(error)}. Run"
+                " model.export('folder') where you trained it, then set MODEL=folder"
+            ) from error
+    _compare(scores, signature(images))
 
 
-def kind_of_scores(scores: np.ndarray) -> str:
-    """Return "probabilities" if each row adds up to 1, otherwise "logits"."""
-    sums_to_one = np.allclose(scores.sum(axis=1), 1, atol=1e-3) and (scores >= 0).all()
-    return "probabilities" if sums_to_one else "logits"
+@contextmanager
+def _native_stderr_muted() -> Iterator[None]:
+    """Hide a line that the first session logs, whatever TF_CPP_MIN_LOG_LEVEL says."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def _compare(scores: np.ndarray, expected: np.ndarray) -> None:
+    difference = abs(scores - expected).max(axis=1)
+    if not (difference <= TOLERANCE * abs(expected).max(axis=1)).all():
+        raise TutorialError(f"the conversion changed the scores by up to {difference.max():.2g}")
+
+
+def kind_of_scores(
+    signature: SavedSignature, model: KerasModel | SavedFunction | None, labels: list[str]
+) -> str:
+    """Return how the scores are to be read: "probabilities", "independent" or "logits".
+
+    Probabilities add up to 1 in each row. Independent scores, of sigmoids, stay between 0 and 1
+    even for images with values far from those of training, where logits do not.
+
+    Raises TutorialError for one output that says nothing about its label.
+    """
+    kind = _kind_of_scores(signature, model)
+    if kind == "probabilities" and signature.outputs == 1:
+        raise TutorialError(
+            "the model's softmax has one output, so it is always 1: train a sigmoid"
+        )
+    if len(labels) == 1 and kind == "logits":
+        raise TutorialError(
+            f"one logit decides between two classes: name both, LABELS=other,{labels[0]}"
+        )
+    return kind
+
+
+def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
+    last = getattr(model, "layers", [None])[-1]
+    if getattr(getattr(last, "activation", None), "__name__", "") == "linear":
+        return "logits"
+    images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
+    scales = [1, 10, 1e3, 1e5]
+    scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    if not ((scores >= 0) & (scores <= 1)).all():
+        return "logits"
+    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else "independent"
 
 
 def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]) -> Path:

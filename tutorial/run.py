@@ -17,20 +17,34 @@ from pathlib import Path
 import requests
 
 from tutorial import ROOT, TutorialError, services, sources
-from tutorial.model_folder import versions
+from tutorial.model_folder import next_version, source_hash, versions
 from tutorial.notebooks import execute
 from tutorial.processes import Server, port_open, start_server
 
 NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
 SAMPLE = Path("starter/samples/t-shirt.jpg")
+SETTINGS = {  # flags, and variables of the environment; parameters of the notebook
+    "MODEL": "starter (the default), course, or a model's path",
+    "LABELS": "classes of your own model: cat,dog,bird, or a .txt or .json file",
+    "MODEL_NAME": "the name to serve it under",
+    "PREPROCESSING": "how pixels become numbers, see notebook 04",
+    "RESIZE": "how pictures were resized in training: nearest, bilinear, bicubic or area",
+    "SIZE": "224 or 224x160 (height x width), for a model that takes any size",
+    "SIGNATURE": "the signature to serve, of a SavedModel",
+    "OUTPUT": "the output to serve, of several",
+    "CUSTOM_OBJECTS": "a Python file with the model's own layers and functions",
+    "TRUSTED": "1 if code in the model's file may run",
+}
+SHOWN = 10  # labels of the answer
+PATIENCE = 10  # seconds for a gateway that cannot use the model to find a better one
 
 
 def main() -> None:
     """Run the services until Ctrl-C, or until one of them ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="starter", help="starter, course, or a model's path")
-    parser.add_argument("--labels", default="", help="classes of your own model: cat,dog,bird")
-    parser.add_argument("--preprocessing", default="xception", help="see notebook 04")
+    for name, meaning in SETTINGS.items():
+        flag = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(flag, default=os.environ.get(name, ""), help=meaning)
     parser.add_argument("--gateway-port", type=int, default=9696)
     parser.add_argument("--admin-port", type=int, default=9697)
     parser.add_argument("--model-port", type=int, default=8500)
@@ -39,7 +53,7 @@ def main() -> None:
         check_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
-        name = convert(args.model, args.labels, args.preprocessing)
+        name = convert(**{setting.lower(): vars(args)[setting.lower()] for setting in SETTINGS})
         print(f"Starting the model server and the gateway for {name}", flush=True)
         signals = catch_signals()
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
@@ -80,46 +94,80 @@ def check_ports(**ports: int) -> None:
             )
 
 
-def convert(model: str, labels: str, preprocessing: str) -> str:
-    """Run notebook 01 for `model` and return its name in models/.
+def convert(model: str = "", labels: str = "", *, model_name: str = "", **settings: str) -> str:
+    """Run notebook 01 for `model` and return its name in models/. `settings` are as in SETTINGS.
 
     Nothing is done if the result of the same inputs is there. Two commands at once convert a model
     only once. A model that cannot work is refused before the notebook starts.
     """
-    source, name = sources.find_model(model), sources.served_name(model)
-    sources.read_labels(model, labels)
+    model = model or "starter"
+    source = sources.find_model(model, settings.get("trusted", ""))
+    name = sources.served_name(model, model_name)
+    names = sources.read_labels(model, labels)
+    if labels.endswith((".txt", ".json")):  # the notebook runs in another folder
+        labels = str(Path(labels).expanduser().resolve())
+    if own := settings.get("custom_objects"):
+        if not Path(own).expanduser().is_file():
+            raise TutorialError(f"there is no file CUSTOM_OBJECTS={own}")
+        settings["custom_objects"] = str(Path(own).expanduser().resolve())
+    folder = ROOT / "models" / name
     parameters = {
         "MODEL": model if model in sources.BUNDLED else str(Path(model).expanduser().resolve()),
         "LABELS": labels,
         "MODEL_NAME": name,
-        "PREPROCESSING": preprocessing,
+        **{setting.upper(): value for setting, value in settings.items() if value},
     }
     record = services.BUILD / "converted" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with record.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = record.exists() and record.read_text() == fingerprint(source, parameters)
-        if not done or not versions(ROOT / "models" / name):
+        parameters["VERSION"] = next_version(folder, source)
+        done = record.exists() and record.read_text() == fingerprint(source, names, parameters)
+        if not done or parameters["VERSION"] not in versions(folder):
             record.unlink(missing_ok=True)
             print(f"Converting {model} with {NOTEBOOK.relative_to(ROOT)}", flush=True)
             execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
-            record.write_text(fingerprint(source, parameters))
+            record.write_text(fingerprint(source, names, parameters))
     return name
 
 
-def fingerprint(source: Path, parameters: dict[str, str]) -> str:
+def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) -> str:
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    stats = [file.stat() for file in files if file.is_file()]
     contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
     code = [path.read_bytes() for path in (NOTEBOOK, ROOT / "tutorial/convert.py")]
     facts = {
         "parameters": parameters,
-        "source": [(stat.st_size, stat.st_mtime_ns) for stat in stats],
+        "labels": labels,
+        "source": source_hash(source),
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
         "contract": contract.read_text() if contract.exists() else None,
     }
     return json.dumps(facts, indent=1)
+
+
+class Readiness:
+    """Ask a gateway whether it is ready, and show why it is not."""
+
+    def __init__(self, url: str) -> None:
+        """Take the address of /readyz."""
+        self._url, self._reason, self._since = url, "", time.monotonic()
+
+    def __call__(self) -> bool:
+        """Return whether it is ready. Raises TutorialError if it cannot use the model.
+
+        A reason of capitals is gRPC's: the model server is starting. Any other does not go away.
+        """
+        try:
+            answer = requests.get(self._url, timeout=5)
+        except requests.RequestException:
+            return False
+        reason = answer.json()["status"].removeprefix("not ready: ")
+        if reason != self._reason:
+            self._reason, self._since = reason, time.monotonic()
+        waited = time.monotonic() - self._since
+        if not answer.ok and not reason.isupper() and waited > PATIENCE:
+            raise TutorialError(f"the gateway cannot use the model: {reason}")
+        return answer.ok
 
 
 def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Server:
@@ -128,7 +176,7 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
     return start_server(
         "the services",
         [sys.executable, "-m", "honcho", "--no-colour", "start"],
-        ready=lambda: services.http_status(f"http://127.0.0.1:{admin_port}/readyz") == 200,
+        ready=Readiness(f"http://127.0.0.1:{admin_port}/readyz"),
         log=services.BUILD / f"logs/run-{gateway_port}.log",
         cwd=ROOT,
         env={
@@ -154,8 +202,11 @@ def welcome(gateway_port: int, log: Path) -> None:
         raise TutorialError(f"the gateway answered {answer.status_code}: {answer.text}")
     print(f"\n  The page     {base}/")
     print(f"  In a shell   curl {base}/predict -F file=@{SAMPLE}\n")
-    for label, score in sorted(answer.json().items(), key=lambda pair: -pair[1]):
+    ranked = sorted(answer.json().items(), key=lambda pair: -pair[1])
+    for label, score in ranked[:SHOWN]:
         print(f"    {label:12} {score:7.2f}")
+    if len(ranked) > SHOWN:
+        print(f"    and {len(ranked) - SHOWN} more")
     print(f"\n  Logs are in {log.relative_to(ROOT)}. Ctrl-C ends everything.", flush=True)
 
 

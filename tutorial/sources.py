@@ -1,5 +1,7 @@
 """Find the file of a model, before TensorFlow is loaded."""
 
+import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,46 +19,144 @@ COURSE_URL = (
     + COURSE.name
 )
 COURSE_GIT_BLOB = "df8ca9d2747dab6be89d9af3ac95040bb3c0b424"
+EXPORT = "Run model.export('folder') where you trained the model, then set MODEL=folder"
+ONLY_WEIGHTS = (
+    "only weights, not the layers. Build the model in Python as you trained it, call"
+    " model.load_weights and model.save('model.keras'), then set MODEL=model.keras"
+)
+OTHER_LIBRARY = (
+    "this path serves Keras models and SavedModels. Where the model was a Keras one, save that"
+    " with model.save('model.keras')"
+)
 
 
-def find_model(model: str) -> Path:
+def find_model(model: str, trusted: str = "") -> Path:
     """Return the path of a model's file; `model` is "starter", "course" or a path.
 
-    The course's model is downloaded at first. Raises TutorialError if there is no such file, or if
-    it is neither a .h5 file, a .keras file nor the folder of a SavedModel.
+    The course's model is downloaded at first. Raises TutorialError, with what to do, if it is not a
+    whole model in a .h5 file, a .keras file or the folder of a SavedModel, and as `check_code`.
     """
     if model == "course":
         return download(COURSE_URL, COURSE, git_blob=COURSE_GIT_BLOB)
-    path = STARTER if model == "starter" else Path(model)
-    model_format(path)
+    path = STARTER if model == "starter" else Path(model).expanduser()
+    check_code(path, trusted)
     return path
 
 
+def check_code(path: Path, trusted: str = "") -> None:
+    """Raise TutorialError if loading the file would run code from it; "1" trusts it."""
+    if trusted == "1" or model_format(path) == "SavedModel":
+        return
+    if re.search(r'"class_name": *"Lambda"', read_config(path)):
+        raise TutorialError(
+            f"{path} has a Lambda layer, so loading it runs code from the file. {EXPORT}."
+            " If you trust the file, set TRUSTED=1"
+        )
+
+
 def model_format(path: Path) -> str:
-    """Return "SavedModel", ".keras" or ".h5", from the content of `path`."""
+    """Return "SavedModel", ".keras" or ".h5", from the content of `path`.
+
+    Raises TutorialError, with what to do, for anything else.
+    """
     if (path / "saved_model.pb").exists():
         return "SavedModel"
+    if path.with_name(f"{path.name}.index").exists() or (path / "checkpoint").exists():
+        raise TutorialError(f"{path} is a checkpoint: it has {ONLY_WEIGHTS}")
     if path.is_dir():
-        raise TutorialError(f"{path} has no saved_model.pb: give MODEL the folder of a SavedModel")
+        inner = sorted(str(each.parent) for each in path.glob("*/saved_model.pb"))
+        hint = f"set MODEL={' or MODEL='.join(inner)}" if inner else "set MODEL to a SavedModel"
+        raise TutorialError(f"{path} has no saved_model.pb: {hint}")
     if not path.exists():
         raise TutorialError(f"there is no file {path}: give MODEL the path of a Keras file")
     if zipfile.is_zipfile(path):
-        return ".keras"
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if {"config.json", "metadata.json"} <= set(names):
+            return ".keras"
+        if any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
+            raise TutorialError(f"{path} is a PyTorch file: {OTHER_LIBRARY}")
     if h5py.is_hdf5(path):
         return ".h5"
-    raise TutorialError(f"{path} cannot be read as a Keras model: it is neither .h5 nor .keras")
+    with path.open("rb") as file:
+        start = file.read(8)
+    if path.suffix == ".onnx":
+        raise TutorialError(f"{path} is an ONNX file: {OTHER_LIBRARY}")
+    if path.suffix in (".pt", ".pth"):
+        raise TutorialError(f"{path} is a PyTorch file: {OTHER_LIBRARY}")
+    if start[4:] == b"TFL3":
+        raise TutorialError(f"{path} is a TensorFlow Lite file: {OTHER_LIBRARY}")
+    raise TutorialError(
+        f"{path} cannot be read as a Keras model: it is neither .h5 nor .keras, or not whole."
+        " Save it again with model.save('model.keras')"
+    )
+
+
+def read_config(path: Path) -> str:
+    """Return the description of the layers, JSON, in a .h5 or .keras file.
+
+    Raises TutorialError if the file has weights only.
+    """
+    if model_format(path) == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("config.json").decode()
+    try:
+        with h5py.File(path) as file:
+            config = file.attrs.get("model_config")
+    except OSError as error:
+        raise TutorialError(
+            f"{path} cannot be read as a Keras model: the file is not whole"
+        ) from error
+    if config is None:
+        raise TutorialError(f"{path} has {ONLY_WEIGHTS}")
+    return config if isinstance(config, str) else config.decode()
 
 
 def read_labels(model: str, labels: str) -> list[str]:
-    """Return the class names in `labels`, which are separated by commas.
+    """Return the class names in `labels`: separated by commas, or the path of a file with them.
 
-    The models of this tutorial need none. Raises TutorialError if another model has none.
+    A .txt file has one a line. A .json file has a list, or what Keras calls class_indices: name to
+    number, or number to name. The models of this tutorial need none. Raises TutorialError if
+    another model has none, and for an empty name or one that comes twice.
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
-    return [label.strip() for label in (labels or CLOTHES).split(",")]
+    if labels.endswith((".txt", ".json")):
+        names = _labels_in(Path(labels).expanduser())
+    else:
+        names = [label.strip() for label in (labels or CLOTHES).split(",")]
+    if "" in names:
+        raise TutorialError(f"label {names.index('') + 1} of LABELS is empty")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TutorialError(f"LABELS has {', '.join(twice)} more than once")
+    return names
 
 
-def served_name(model: str) -> str:
-    """Return the name to serve a model under: "starter", "course" or the file's name."""
-    return model if model in BUNDLED else Path(model).stem
+def _labels_in(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        if isinstance(found, dict):
+            numbered = [(found[key], key) for key in found]
+            if not all(isinstance(number, int) for number, _ in numbered):
+                numbered = [(int(key), name) for key, name in found.items()]
+            if sorted(number for number, _ in numbered) != list(range(len(numbered))):
+                raise ValueError("its numbers are not 0, 1, 2, …")
+            found = [name for _, name in sorted(numbered)]
+        return [str(name).strip() for name in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise TutorialError(f"cannot read the labels in {path}: {error}") from error
+
+
+def served_name(model: str, name: str = "") -> str:
+    """Return `name` or, if it is empty, "starter", "course" or a name like the file's.
+
+    It is part of URLs: raises TutorialError for one that cannot be. A file of the user's never gets
+    the name of a model of this tutorial.
+    """
+    if name and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise TutorialError(f"MODEL_NAME={name} is part of URLs: use letters, digits, - and _ only")
+    if name or model in BUNDLED:
+        return name or model
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).resolve().stem).strip("-") or "model"
+    return f"my-{name}" if name in BUNDLED else name

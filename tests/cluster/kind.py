@@ -58,7 +58,7 @@ def build() -> dict[str, str]:
     """Both images and a successor of each, loaded into the cluster; returns the successors."""
     now = images()
     successors = {tier: f"clothing-{tier}:next" for tier in now}
-    model = services.ROOT / "models" / convert(MODEL, labels="", preprocessing="xception")
+    model = services.ROOT / "models" / convert(MODEL)
     latest = versions(model)[-1]
     # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
     target = [] if services.serving_has_an_image() else ["--target", "model-server"]

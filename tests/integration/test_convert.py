@@ -1,8 +1,11 @@
 """The steps of the conversion, called without a notebook."""
 
 import os
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -14,6 +17,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from gateway.preprocessing import scaling
 from tutorial import TutorialError, convert
+from tutorial.sources import find_model
 
 KERAS_2_7 = Path(__file__).parents[1] / "data/keras27-nested-xception-tiny.h5"
 LABELS = ["cat", "dog", "bird"]
@@ -24,7 +28,7 @@ pytestmark = [
 ]
 
 
-def make_model(reader, activation="softmax"):
+def make_model(reader, activation="softmax", units=3):
     """Return a small classifier of 8x8 images with weights of a fixed seed."""
     reader.utils.set_random_seed(1)
     layers = reader.layers
@@ -33,7 +37,7 @@ def make_model(reader, activation="softmax"):
             layers.Input((8, 8, 3), name="photo"),
             layers.Conv2D(4, 3, strides=2),
             layers.GlobalAveragePooling2D(),
-            layers.Dense(3, activation=activation, name="animal"),
+            layers.Dense(units, activation=activation, name="animal"),
         ]
     )
 
@@ -52,7 +56,7 @@ def saved(model, tmp_path):
         "serving_uint8": convert.uint8_signature(default, scaling("xception")),
     }
     convert.save_model(model, signatures, tmp_path / "saved")
-    return convert.open_saved_model(tmp_path / "saved"), tmp_path / "saved"
+    return convert.open_saved_model(tmp_path / "saved")[0], tmp_path / "saved"
 
 
 def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model, saved):
@@ -61,7 +65,8 @@ def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model,
     assert (signature.image_shape, signature.dtype) == ((8, 8, 3), "float32")
     scores = convert.check_scores(signature, model)
     assert scores.shape == (convert.IMAGES, 3)
-    assert convert.kind_of_scores(scores) == "probabilities"
+    convert.check_as_served(saved[1], signature)
+    assert convert.kind_of_scores(signature, model, LABELS) == "probabilities"
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     convert.check_uint8_scores(uint8, signature, scaling("xception"))
 
@@ -96,8 +101,11 @@ def test_a_file_of_keras_2_7_gives_its_own_scores():
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_saved_model_needs_no_loading(saved):
-    assert convert.load_model(saved[1]) is None
+def test_a_saved_model_is_called_as_a_keras_model(model, saved):
+    loaded = convert.load_model(saved[1])
+    images = np.ones((2, 8, 8, 3), np.float32)
+    [scores] = loaded(images).values()
+    np.testing.assert_allclose(scores, model(images), rtol=1e-5)
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -109,49 +117,180 @@ def test_a_damaged_file_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_scaling_that_tensorflow_cannot_trace_gives_no_second_signature():
-    default = convert.float_signature(make_model(tf_keras))
-    assert convert.uint8_signature(default, scaling("resnet50")) is None
+class Model:
+    """Has an input of a shape, and gives two outputs."""
+
+    def __init__(self, *shape):
+        self.inputs = [tf.TensorSpec((None, *shape), tf.float32, "x")]
+
+    def __call__(self, images, training):
+        return {"map": images, "scores": tf.reduce_mean(images, axis=(1, 2))}
 
 
-def test_a_model_with_two_inputs_is_refused():
-    one, two = (keras.layers.Input((8, 8, 3)) for _ in range(2))
-    with pytest.raises(TutorialError, match="one input and one output"):
+def test_two_inputs_are_named():
+    one, two = (keras.layers.Input((8, 8, 3), name=name) for name in ("left", "right"))
+    with pytest.raises(TutorialError, match=r"one input, but the model has 2: left, right. Build"):
         convert.float_signature(keras.Model([one, two], keras.layers.Add()([one, two])))
 
 
-IMAGES = tf.TensorSpec((None, 8, 8, 3), tf.float32, "x")
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((5,), r"x has shape \(None, 5\): it takes no pictures"),
+        ((None, None, 3), r"shape \(None, None, None, 3\); .* set SIZE=224, or SIZE=224x160"),
+        ((8, 8, 7), r"shape \(None, 8, 8, 7\); supported: .* \(1, 3, 4\) colours"),
+    ],
+)
+def test_an_input_that_takes_no_pictures_is_refused(shape, words):
+    with pytest.raises(TutorialError, match=words):
+        convert.float_signature(Model(*shape))
 
 
 @pytest.mark.parametrize(
-    ("specs", "outputs", "words"),
+    ("shape", "size", "served"),
     [
-        ([IMAGES, tf.TensorSpec((), tf.float32, "y")], 3, "serve has 2 inputs"),
-        ([tf.TensorSpec((None, 5), tf.float32, "x")], 3, r"x has shape \(5,\)"),
-        ([tf.TensorSpec((None, None, None, 3), tf.float32, "x")], 3, r"shape \(None, None, 3\)"),
-        ([tf.TensorSpec((None, 8, 8, 1), tf.float32, "x")], 3, r"shape \(8, 8, 1\)"),
-        ([tf.TensorSpec((None, 8, 8, 3), tf.uint8, "x")], 3, "x has dtype uint8; supported: float"),
-        ([IMAGES], 2, "3 labels need one output of that width; there is {'y': "),
+        ((8, 6, 3), "", (8, 6, 3)),
+        ((3, 8, 6), "", (8, 6, 3)),
+        ((8, 6, 1), "", (8, 6, 1)),
+        ((None, None, 3), "224", (224, 224, 3)),
+        ((None, None, 3), "224x160", (224, 160, 3)),
     ],
-    ids=["inputs", "flat", "open size", "grey", "dtype", "labels"],
 )
-def test_a_signature_that_a_gateway_cannot_use_is_refused(tmp_path, specs, outputs, words):
-    names = [spec.name for spec in specs]
+def test_the_signature_takes_pictures_of_a_known_size(shape, size, served):
+    [spec] = convert.float_signature(Model(*shape), size=size).input_signature
+    assert spec.shape[1:] == served
 
-    @tf.function(input_signature=specs)
-    def serve(*inputs):
-        first = tf.cast(tf.reshape(inputs[0], (-1, 1)), tf.float32)
-        return {"y": tf.repeat(first, outputs, axis=1) + sum(len(name) for name in names)}
 
-    tf.saved_model.save(tf.Module(), tmp_path / "m", signatures={"serve": serve})
-    functions = convert.open_saved_model(tmp_path / "m")
-    with pytest.raises(TutorialError, match=words):
-        convert.read_signature(functions, "serve", LABELS)
+def test_a_number_of_labels_that_fits_no_output_is_refused(saved):
+    with pytest.raises(TutorialError, match=r"4 labels need one output .* {'animal': .None, 3.}"):
+        convert.read_signature(saved[0], "serving_default", [*LABELS, "fish"])
+
+
+def test_an_output_that_does_not_exist_is_named_with_those_that_do(model):
+    with pytest.raises(TutorialError, match="no output 'plant', only: animal"):
+        convert.float_signature(model, output="plant")
+
+
+def test_a_model_that_is_no_classifier_is_refused():
+    spec = {"map": tf.TensorSpec((None, 8, 8, 2)), "boxes": tf.TensorSpec((None, 9, 4))}
+    images = {"x": tf.TensorSpec((None, 8, 8, 3))}
+    function = SimpleNamespace(structured_input_signature=((), images), structured_outputs=spec)
+    with pytest.raises(TutorialError, match=r"no classifier.*'map': \(None, 8, 8, 2\).*Detection"):
+        convert.read_signature({"serve": function}, "serve", LABELS)
+
+
+OWN_LAYER = """
+import keras, tf_keras
+
+@keras.saving.register_keras_serializable("mine")
+class Halve(keras.layers.Layer):
+    def call(self, x):
+        return x * 0.5
+
+class Third(tf_keras.layers.Layer):
+    def call(self, x):
+        return x / 3
+
+def sharp(x):
+    return x * x
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path):
+    """A Python file with a layer and an activation, and the models that use them."""
+    module = tmp_path / "module.py"
+    module.write_text(OWN_LAYER)
+    found = runpy.run_path(str(module))
+    paths = []
+    for name, layer in {
+        "layer.keras": found["Halve"](),
+        "activation.keras": keras.layers.Activation(found["sharp"]),
+        "layer.h5": found["Third"](),
+        "activation.h5": tf_keras.layers.Activation(found["sharp"]),
+    }.items():
+        reader = tf_keras if name.endswith("h5") else keras
+        model = make_model(reader)
+        paths.append(tmp_path / name)
+        reader.Sequential([reader.layers.Input((8, 8, 3)), layer, model]).save(paths[-1])
+    keras.saving.get_custom_objects().clear()
+    return module, paths
+
+
+def test_code_of_ones_own_is_named_and_can_be_given(own_code):
+    module, paths = own_code
+    for path, name in zip(paths, ["Halve", "sharp", "Third", "sharp"], strict=True):
+        with pytest.raises(
+            TutorialError, match=f"{path} uses {name}, which .*export.*CUSTOM_OBJECTS=module.py"
+        ):
+            convert.load_model(path)
+        if path.name == "activation.h5":  # Keras 2 cannot read it back
+            with pytest.raises(TutorialError, match=r"uses sharp, .* set MODEL=folder$"):
+                convert.load_model(path, custom_objects=str(module))
+            continue
+        model = convert.load_model(path, custom_objects=str(module))
+        assert np.asarray(model(np.ones((1, 8, 8, 3)))).shape == (1, 3)
+
+
+def test_code_of_ones_own_that_fails_is_named(own_code):
+    module, (path, *_) = own_code
+    module.write_text("import absent_module")
+    with pytest.raises(TutorialError, match=r"module.py fails with ModuleNotFoundError: No module"):
+        convert.load_model(path, custom_objects=str(module))
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_a_lambda_layer_is_refused_unless_the_file_is_trusted(tmp_path, reader, suffix):
+    path = tmp_path / f"model{suffix}"
+    halve = reader.layers.Lambda(lambda x: x * 0.5, output_shape=(8, 8, 3))
+    reader.Sequential([reader.layers.Input((8, 8, 3)), halve]).save(path)
+    with pytest.raises(TutorialError, match=r"a Lambda layer, .*export.*TRUSTED=1"):
+        find_model(str(path))
+    with pytest.raises(TutorialError, match="a Lambda layer"):
+        convert.load_model(path)
+    assert find_model(str(path), "1") == path
+    model = convert.load_model(path, trusted="1")
+    np.testing.assert_array_equal(
+        model(np.ones((1, 8, 8, 3), np.float32)), np.full((1, 8, 8, 3), 0.5)
+    )
+
+
+def test_weights_only_are_named(tmp_path):
+    make_model(keras).save_weights(tmp_path / "a.weights.h5")
+    make_model(tf_keras).save_weights(tmp_path / "b.h5")
+    make_model(tf_keras).save_weights(tmp_path / "c")
+    for name in ("a.weights.h5", "b.h5", "c"):
+        with pytest.raises(TutorialError, match=f"{name} (is a checkpoint: it )?has only weights"):
+            find_model(str(tmp_path / name))
+
+
+def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):
+    path = tmp_path / "old.h5"
+    make_model(tf_keras).save(path)
+    with h5py.File(path, "a") as file:
+        del file.attrs["keras_version"]
+    assert isinstance(convert.load_model(path), tf_keras.Model)
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):
     with pytest.raises(TutorialError, match="no signature 'x'; it has: serving_default, serving_u"):
-        convert.read_signature(saved[0], "x", LABELS)
+        convert.load_model(saved[1], "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "legal"),
+    [("input_8", "input_8"), ("my-image.1", "my_image_1"), ("a b", "a_b"), ("class", "x_class")],
+)
+def test_a_name_that_tensorflow_would_change_is_made_legal(name, legal):
+    assert convert._legal_name(name) == legal
+
+
+def test_scores_are_compared_relative_to_the_largest_of_their_image():
+    expected = np.array([[1000.0, 0.01], [1e-3, 0]])
+    convert._compare(expected + np.array([[0.09, 0.09], [0, 0]]), expected)
+    with pytest.raises(TutorialError, match=r"changed the scores by up to 1e-06"):
+        convert._compare(expected + np.array([[0, 0], [1e-6, 0]]), expected)
 
 
 def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
@@ -160,15 +299,29 @@ def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "kind"),
-    [
-        ([[0.25, 0.75], [1, 0]], "probabilities"),
-        ([[0.25, 0.75], [1, 1]], "logits"),
-        ([[-0.5, 1.5]], "logits"),
-    ],
+    ("activation", "kind"),
+    [("softmax", "probabilities"), ("sigmoid", "independent"), (None, "logits")],
 )
-def test_kind_of_scores(rows, kind):
-    assert convert.kind_of_scores(np.array(rows)) == kind
+def test_kind_of_scores(activation, kind):
+    model = make_model(tf_keras, activation)
+    signature = convert.SavedSignature(
+        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 3
+    )
+    assert convert.kind_of_scores(signature, model, LABELS) == kind
+    assert convert.kind_of_scores(signature, None, LABELS) == kind
+
+
+@pytest.mark.parametrize(
+    ("activation", "labels", "words"),
+    [("softmax", ["a", "b"], "always 1: train a sigmoid"), (None, ["a"], "LABELS=other,a")],
+)
+def test_one_output_that_says_nothing_about_its_label_is_refused(activation, labels, words):
+    model = make_model(tf_keras, activation, units=1)
+    signature = convert.SavedSignature(
+        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 1
+    )
+    with pytest.raises(TutorialError, match=words):
+        convert.kind_of_scores(signature, model, labels)
 
 
 def test_the_warmup_file_has_a_request_for_each_signature(saved):

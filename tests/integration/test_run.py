@@ -128,7 +128,7 @@ def test_a_missing_model_is_one_clear_line(ports, tmp_path):
 
 def test_a_model_that_the_notebook_refuses_is_one_clear_line(ports):
     model = ROOT / "tests/data/keras27-nested-xception-tiny.h5"
-    with run(f"--model={model}", "--labels=a,b", ports=ports[0]) as process:
+    with run(f"--model={model}", "--labels=a,b", "--preprocessing=tf", ports=ports[0]) as process:
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert said.strip().splitlines()[-1].startswith("make run: 2 labels need one output")

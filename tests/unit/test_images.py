@@ -225,3 +225,34 @@ def test_decode_small_refuses_half_a_photo():
     data = encoded(scene((4000, 3000)), "JPEG")
     with pytest.raises(ImageError, match="whole picture"):
         decode_and_resize(open_picture(data[: len(data) // 2]), TARGET, Deadline.after(5))
+
+
+def test_decode_and_resize_shrinks_only_if_it_may():
+    data = encoded(scene((2400, 1600)), "JPEG")
+    whole = decode_and_resize(open_picture(data), TARGET, Deadline.after(5), shrink=False)
+    np.testing.assert_array_equal(whole, resize(read(data), TARGET))
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bicubic", "area"])
+@pytest.mark.parametrize("mode", MODES)
+def test_resize_of_every_mode_mixes_the_pixels_that_are_seen(how, mode):
+    image = noise(mode, (40, 30))
+    mixed = resize(image, (30, 40), how)  # the same size: nothing is mixed
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed[0], np.asarray(image.convert("RGB")), atol=0.01)
+
+
+@pytest.mark.parametrize(("colours", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+def test_resize_gives_the_colours_that_the_model_takes(colours, mode, how):
+    image = noise("RGBA", (40, 30))
+    expected = np.asarray(image.convert(mode)).reshape(1, 30, 40, colours)
+    np.testing.assert_allclose(resize(image, (30, 40), how, colours), expected, atol=0.01)
+
+
+def test_resize_gives_the_weights_of_tensorflow():
+    row = Image.fromarray(np.array([[0, 100, 200, 40]], np.uint8))
+    for how, expected in {"bilinear": [50, 120], "area": [50, 120], "nearest": [100, 40]}.items():
+        np.testing.assert_allclose(resize(row, (1, 2), how)[0, 0, :, 0], expected, atol=1e-3)
+    three = resize(row, (1, 3), "area")[0, 0, :, 0]
+    np.testing.assert_allclose(three, [25, 150, 80], atol=1e-3)

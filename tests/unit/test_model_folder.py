@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tutorial import TutorialError
-from tutorial.model_folder import publish, require, versions
+from tutorial.model_folder import next_version, publish, require, versions
 
 
 @pytest.fixture
@@ -64,3 +64,21 @@ def test_versions_are_numbers_in_rising_order(tmp_path):
 def test_require_names_the_notebook_that_makes_a_missing_model(tmp_path):
     with pytest.raises(TutorialError, match="run notebook 01-convert-model first"):
         require(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_next_version_is_a_new_one_when_the_content_changed(draft, tmp_path, kind):
+    source, folder = tmp_path / "model.h5", tmp_path / "mine"
+    content = source
+    if kind == "folder":
+        source.mkdir()
+        content = source / "saved_model.pb"
+    content.write_text("one")
+    assert next_version(folder, source) == 1
+    publish(draft, folder, 1, {}, source)
+    assert next_version(folder, source) == 1
+    content.write_text("two")
+    assert next_version(folder, source) == 2
+    publish(draft, folder, 2, {}, source)
+    content.write_text("one")  # again: version 1 has it, but servers serve version 2
+    assert next_version(folder, source) == 3

@@ -56,3 +56,26 @@ def test_usable_signatures_prefer_uint8_if_nothing_else_differs():
         assert names({"serving_default": own, "serving_uint8": other}) == ["serving_default"]
     of_pixels = replace(OF_CONTRACT, signature_name="serving_uint8")
     assert names({"serving_uint8": pixels}, of_pixels) == ["serving_uint8"]
+
+
+def test_choose_signature_takes_one_output_for_two_labels():
+    two = replace(OF_CONTRACT, labels=("cat", "dog"))
+    one = {"serving_default": signature(outputs={"kind": (-1, 1)})}
+    assert choose_signature(one, two).output_name == "kind"
+    with pytest.raises(ModelMismatchError, match="3 labels want one output"):
+        choose_signature(one, OF_CONTRACT)
+
+
+def test_choose_signature_compares_the_colours():
+    grey = {"serving_default": signature(inputs={"photo": (-1, 4, 6, 1)})}
+    assert choose_signature(grey, replace(OF_CONTRACT, colours=1)).input_size == (4, 6)
+    with pytest.raises(ModelMismatchError, match="pictures with 4 colours"):
+        choose_signature(grey, replace(OF_CONTRACT, colours=4))
+
+
+def test_usable_signatures_take_no_uint8_for_pixels_with_fractions():
+    pixels = signature(dtype=types_pb2.DT_UINT8)
+    pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
+    bilinear = replace(OF_CONTRACT, resize="bilinear")
+    both = {"serving_default": signature(), "serving_uint8": pixels}
+    assert names(both, bilinear) == ["serving_default"]

@@ -9,13 +9,36 @@ import pytest
 
 from tutorial import ROOT, TutorialError, sources
 
+LAMBDA = '{"layers": [{"module": "keras.layers", "class_name": "Lambda"}]}'
+
+
+def write(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def write_zip(path, *names, text="{}"):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("m.onnx", "an ONNX file"), ("m.pt", "PyTorch"), ("m.pth", "PyTorch")]
+)
+def test_a_file_of_another_library_is_named(tmp_path, name, words):
+    write(tmp_path / name, b"content")
+    with pytest.raises(TutorialError, match=f"{name} is .*{words}.*serves Keras models"):
+        sources.find_model(str(tmp_path / name))
+
 
 @pytest.fixture
 def files(tmp_path):
     """One file of each format: a dict from the format to the path."""
     h5, archive, saved = tmp_path / "a.h5", tmp_path / "b.keras", tmp_path / "c"
-    h5py.File(h5, "w").close()
-    zipfile.ZipFile(archive, "w").close()
+    with h5py.File(h5, "w") as file:
+        file.attrs["model_config"] = "{}"
+    write_zip(archive, "config.json", "metadata.json")
     saved.mkdir()
     (saved / "saved_model.pb").touch()
     return {".h5": h5, ".keras": archive, "SavedModel": saved}
@@ -51,8 +74,19 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         (lambda path: None, "there is no file"),
         (lambda path: path.write_bytes(b"not a model"), "cannot be read as a Keras model"),
         (lambda path: path.mkdir(), "has no saved_model.pb"),
+        (lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/model.h5/2$"),
+        (lambda path: write(path / "checkpoint"), "is a checkpoint: it has only weights"),
+        (lambda path: write(path.with_name("model.h5.index")), "a checkpoint: it has only weights"),
+        (lambda path: h5py.File(path, "w").close(), "has only weights, .*model.load_weights"),
+        (lambda path: write(path, b"\x20\0\0\0TFL3\0"), "is a TensorFlow Lite file: .*Keras"),
+        (lambda path: write_zip(path, "archive/data.pkl"), "is a PyTorch file: .*Keras"),
+        (lambda path: write_zip(path, "photo.jpg"), "neither .h5 nor .keras"),
+        (lambda path: write_zip(path, "config.json", "metadata.json", text=LAMBDA), "TRUSTED=1"),
     ],
-    ids=["missing", "broken", "empty folder"],
+    ids=[
+        *("missing", "broken", "empty folder", "versions", "checkpoint folder", "checkpoint"),
+        *("weights", "TensorFlow Lite", "PyTorch", "zip", "Lambda"),
+    ],
 )
 def test_a_model_that_cannot_be_used_is_named(tmp_path, make, words):
     path = tmp_path / "model.h5"
@@ -73,17 +107,66 @@ def test_a_model_of_ones_own_needs_labels():
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
-    [("starter", "starter"), ("course", "course"), ("../a/cats.h5", "cats"), ("dogs/", "dogs")],
+    ("name", "text"),
+    [
+        ("labels.txt", "cat\ndog, small\n"),
+        ("labels.json", '["cat", "dog, small"]'),
+        ("class_indices.json", '{"dog, small": 1, "cat": 0}'),
+        ("names.json", '{"1": "dog, small", "0": "cat"}'),
+    ],
 )
-def test_served_name_is_the_word_or_the_name_of_the_file(model, name):
+def test_labels_may_be_in_a_file(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert sources.read_labels("mine.h5", str(tmp_path / name)) == ["cat", "dog, small"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "No such file"), ("{", "Expecting"), ('{"a": 1}', "not 0, 1, 2"), ("1", "not iter")],
+)
+def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path, text, words):
+    path = tmp_path / "labels.json"
+    if text:
+        path.write_text(text)
+    with pytest.raises(TutorialError, match=rf"cannot read the labels in {path}: .*{words}"):
+        sources.read_labels("mine.h5", str(path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [("cat, ,bird", "label 2 of LABELS is empty"), ("b,cat,b", "LABELS has b more than once")],
+)
+def test_a_label_that_is_empty_or_comes_twice_is_refused(labels, words):
+    with pytest.raises(TutorialError, match=words):
+        sources.read_labels("mine.h5", labels)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("starter", "starter"),
+        ("course", "course"),
+        ("../a/cats.h5", "cats"),
+        ("dogs/", "dogs"),
+        ("best_model-0.89.keras", "best_model-0-89"),
+        ("my model (1).keras", "my-model-1"),
+        ("starter.keras", "my-starter"),
+    ],
+)
+def test_served_name_is_the_word_or_a_legal_name_like_the_files(model, name):
     assert sources.served_name(model) == name
+
+
+def test_served_name_refuses_what_cannot_be_part_of_a_url():
+    assert sources.served_name("cats.h5", "best") == "best"
+    with pytest.raises(TutorialError, match="MODEL_NAME=a/b is part of URLs: use letters"):
+        sources.served_name("cats.h5", "a/b")
 
 
 def test_make_run_refuses_a_model_without_loading_tensorflow(tmp_path):
     code = (
         "import sys, tutorial.run as run\n"
-        "try: run.convert(sys.argv[1], 'a,b', 'xception')\n"
+        "try: run.convert(sys.argv[1], 'a,b')\n"
         "except run.TutorialError: assert not {'tensorflow', 'papermill'} & sys.modules.keys()\n"
         "else: sys.exit('it was not refused')"
     )

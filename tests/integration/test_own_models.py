@@ -1,0 +1,322 @@
+"""Models of one's own: the gateway gives the scores of Keras's predict for the same picture.
+
+Lesson 01's cells convert the models in this process. One model server serves all of them.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import keras
+import tensorflow as tf
+import tf_keras
+
+from gateway.app import create_app
+from tests.pictures import encoded, noise
+from tutorial import TutorialError, services
+from tutorial.processes import free_port
+
+LESSON = services.ROOT / "notebooks/01-convert-model.ipynb"
+SIZE = (24, 20)
+THREE = "cat,dog,bird"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation"),  # of Keras 3, with NumPy 2
+]
+
+
+def run_lesson(**parameters: object) -> None:
+    """Run lesson 01's code cells, up to its ending, in this process."""
+    names: dict = {}
+    for cell in json.loads(LESSON.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if source.startswith("## When it goes wrong"):
+            return
+        if cell["cell_type"] == "code":
+            exec(source, names)
+        if "parameters" in cell["metadata"].get("tags", []):
+            assert names.keys() >= parameters.keys()
+            names |= parameters
+
+
+def to_one(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels of 0 to 255 as 0 to 1."""
+    return pixels / 255
+
+
+@dataclass
+class Case:
+    """A model, the settings for it, and what Keras does with a picture's pixels."""
+
+    save: Callable[[Path], None]
+    predict: Callable[[np.ndarray], np.ndarray]
+    scale: Callable[[np.ndarray], np.ndarray] = to_one
+    settings: dict[str, str] = field(default_factory=lambda: {"PREPROCESSING": "unit"})
+    labels: str = THREE
+    file: str = "model.keras"
+    kind: str = "probabilities"
+    mode: str = "RGB"
+    how: str = ""  # of tf.image.resize; "" for load_img
+
+
+def classifier(
+    reader=keras, *, units=3, activation="softmax", first=(), shape=(*SIZE, 3), **options
+):
+    """Return a small model with random weights; `options` are the input's."""
+    reader.utils.set_random_seed(1)
+    layers = reader.layers
+    inputs = layers.Input(shape, **options)
+    x = inputs
+    for layer in first:
+        x = layer(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, strides=2, activation="relu")(x))
+    return reader.Model(inputs, layers.Dense(units, activation=activation)(x))
+
+
+def of(model, **options) -> Case:
+    """Return the case of a Keras model that is saved as a file."""
+    return Case(model.save, lambda array: np.asarray(model.predict(array, verbose=0)), **options)
+
+
+def with_policy(name: str) -> keras.Model:
+    """Return a classifier whose layers compute, and answer, in another precision."""
+    keras.mixed_precision.set_global_policy(name)
+    try:
+        return classifier()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def folder(model, save: Callable) -> Case:
+    """Return the case of a Keras model that is saved as a SavedModel."""
+    return Case(
+        lambda path: save(model, path), lambda array: np.asarray(model(array)), file="saved"
+    )
+
+
+def in_style(name: str, reader=keras) -> Case:
+    """Return a case with the preprocessing of a Keras family."""
+    family = getattr(reader.applications, name)
+    suffix = "keras" if reader is keras else "h5"
+    return of(
+        classifier(reader, activation=None),
+        scale=lambda pixels: family.preprocess_input(pixels.copy()),
+        settings={"PREPROCESSING": name},
+        file=f"model.{suffix}",
+        kind="logits",
+    )
+
+
+def resized(how: str) -> Case:
+    """Return a case with another way to resize."""
+    return of(classifier(), settings={"PREPROCESSING": "unit", "RESIZE": how}, how=how)
+
+
+def with_outputs(outputs: dict[str, int], OUTPUT: str = "species") -> Case:
+    """Return a case with a dict of named outputs, of which one is served."""
+    base = classifier()
+    heads = {
+        name: keras.layers.Dense(units, activation="softmax")(base.layers[-2].output)
+        for name, units in outputs.items()
+    }
+    model = keras.Model(base.input, heads)
+    settings = {"PREPROCESSING": "unit"}
+    if OUTPUT != "species":
+        settings["OUTPUT"] = OUTPUT
+    return Case(
+        model.save, lambda array: model.predict(array, verbose=0)[OUTPUT], settings=settings
+    )
+
+
+def uint8_saved_model() -> Case:
+    """Return a SavedModel that takes bytes."""
+    model = classifier()
+    spec = tf.TensorSpec((None, *SIZE, 3), tf.uint8, name="pixels")
+    serve = tf.function(
+        lambda pixels: {"pets": model(tf.cast(pixels, tf.float32) / 255)}, input_signature=[spec]
+    )
+    model.served = tf.Module()
+    model.served.all = [variable.value for variable in model.variables]
+    return Case(
+        lambda path: tf.saved_model.save(model.served, path, signatures=serve),
+        lambda array: model.predict(array, verbose=0),
+        settings={},
+        file="saved",
+    )
+
+
+def two_signatures() -> Case:
+    """Return a SavedModel of which another signature than serving_default is wanted."""
+    model, module = classifier(), tf.Module()
+    module.all = [variable.value for variable in model.variables]
+    spec = tf.TensorSpec((None, *SIZE, 3), tf.float32, name="pixels")
+
+    def signature(function: Callable) -> Callable:
+        return tf.function(lambda pixels: {"pets": function(pixels)}, input_signature=[spec])
+
+    signatures = {
+        "serving_default": signature(lambda pixels: 0 * model(pixels)),
+        "classify": signature(model),
+    }
+    return Case(
+        lambda path: tf.saved_model.save(module, path, signatures=signatures),
+        lambda array: model.predict(array, verbose=0),
+        settings={"PREPROCESSING": "unit", "SIGNATURE": "classify"},
+        file="saved",
+    )
+
+
+unchanged = {"scale": lambda pixels: pixels, "settings": {}}
+CASES = {
+    "keras": lambda: of(classifier()),
+    "tf_keras": lambda: of(classifier(tf_keras), file="model.h5"),
+    "caffe": lambda: in_style("vgg16"),
+    "caffe in tf_keras": lambda: in_style("resnet50", tf_keras),
+    "torch": lambda: in_style("densenet"),
+    "tf": lambda: in_style("mobilenet_v2"),
+    "bilinear": lambda: resized("bilinear"),
+    "bicubic": lambda: resized("bicubic"),
+    "area": lambda: resized("area"),
+    "scales itself": lambda: of(
+        classifier(first=[keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)]), **unchanged
+    ),
+    "preprocesses itself": lambda: of(
+        classifier(tf_keras, first=[tf_keras.applications.vgg16.preprocess_input]),
+        file="model.h5",
+        **unchanged,
+    ),
+    "one sigmoid": lambda: of(
+        classifier(units=1, activation="sigmoid"), labels="cat,dog", kind="independent"
+    ),
+    "one sigmoid, one label": lambda: of(
+        classifier(units=1, activation="sigmoid"), labels="dog", kind="independent"
+    ),
+    "one logit": lambda: of(classifier(units=1, activation=None), labels="cat,dog", kind="logits"),
+    "sigmoids": lambda: of(classifier(activation="sigmoid"), kind="independent"),
+    "half output": lambda: of(with_policy("mixed_float16")),
+    "bfloat16 output": lambda: of(with_policy("mixed_bfloat16")),
+    "tf.saved_model.save": lambda: folder(classifier(), tf.saved_model.save),
+    "tf_keras SavedModel": lambda: folder(classifier(tf_keras), tf.saved_model.save),
+    "export": lambda: folder(classifier(), lambda model, path: model.export(path, verbose=False)),
+    "grey": lambda: of(classifier(shape=(*SIZE, 1)), mode="L"),
+    "grey, bilinear": lambda: of(
+        classifier(shape=(*SIZE, 1)),
+        settings={"PREPROCESSING": "unit", "RESIZE": "bilinear"},
+        mode="L",
+        how="bilinear",
+    ),
+    "transparency": lambda: of(classifier(shape=(*SIZE, 4)), mode="RGBA"),
+    "channels first": lambda: of(
+        classifier(shape=(3, *SIZE), first=[keras.layers.Permute((2, 3, 1))]),
+        scale=lambda pixels: pixels.transpose(0, 3, 1, 2) / 255,
+    ),
+    "any size": lambda: of(
+        classifier(shape=(None, None, 3)), settings={"PREPROCESSING": "unit", "SIZE": "24x20"}
+    ),
+    "takes uint8": lambda: of(
+        classifier(first=[keras.layers.Rescaling(1 / 255)], dtype="uint8"),
+        scale=lambda pixels: pixels.astype(np.uint8),
+        settings={},
+    ),
+    "uint8 SavedModel": uint8_saved_model,
+    "two signatures": two_signatures,
+    "dict output": lambda: with_outputs({"species": 3}),
+    "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
+    "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
+    "input named my-image.1": lambda: of(classifier(name="my-image.1")),
+    "input named input image": lambda: of(classifier(name="input image")),
+    "input named class": lambda: of(classifier(name="class")),
+}
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> Path:
+    """A photo much larger than the model's input."""
+    path = tmp_path_factory.mktemp("picture") / "noise.jpg"
+    small = noise("RGB", (40, 30)).resize((400, 300), Image.Resampling.BICUBIC)
+    path.write_bytes(encoded(small, "JPEG"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Callable:
+    """A function from a case's name to (the case, its gateway); it raises a conversion's error."""
+    place = tmp_path_factory.mktemp("own")
+    cases, failed = {}, {}
+    for number, (name, make) in enumerate(CASES.items()):
+        cases[name] = case = make()
+        source = place / str(number) / case.file
+        source.parent.mkdir()
+        case.save(source)
+        settings = case.settings | {"LABELS": case.labels, "MODEL_NAME": f"m{number}"}
+        try:
+            run_lesson(MODEL=str(source), MODELS_DIR=str(place / "models"), **settings)
+        except Exception as error:
+            failed[name] = error
+    configs = [
+        f'config {{ name: "{folder.name}" base_path: "{folder}" model_platform: "tensorflow" }}'
+        for folder in (place / "models").iterdir()
+    ]
+    (place / "models.config").write_text(f"model_config_list {{ {' '.join(configs)} }}")
+    port = free_port()
+    command = services.model_server_command(place, port)[:-2]
+    command.append(f"--model_config_file={place / 'models.config'}")
+
+    def find(name: str):
+        if name in failed:
+            raise failed[name]
+        contract = place / "models" / f"m{list(CASES).index(name)}" / "contract.json"
+        app = create_app(MODEL_ADDRESS=f"127.0.0.1:{port}", CONTRACT=contract)
+        return cases[name], app.test_client()
+
+    with services.start_model_server("own models", command, port):
+        yield find
+
+
+def prepared(case: Case, picture: Path) -> np.ndarray:
+    """Return the array that a Keras user would make of the picture."""
+    if case.how:
+        image = np.atleast_3d(np.asarray(Image.open(picture).convert(case.mode)))
+        pixels = tf.image.resize(image, SIZE, method=case.how).numpy()
+    else:
+        colours = {"RGB": "rgb", "L": "grayscale", "RGBA": "rgba"}[case.mode]
+        image = keras.utils.load_img(picture, color_mode=colours, target_size=SIZE)
+        pixels = keras.utils.img_to_array(image)
+    return case.scale(pixels[np.newaxis])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gateway_gives_the_scores_of_keras(name, served, picture):
+    case, gateway = served(name)
+    expected = np.asarray(case.predict(prepared(case, picture)), np.float32)
+    labels = case.labels.split(",")
+    if len(labels) == 2 and case.kind == "independent":
+        expected = np.concatenate([1 - expected, expected], axis=1)
+    elif len(labels) == 2:
+        expected = np.concatenate([0 * expected, expected], axis=1)
+    for endpoint in ("predict", "classify"):
+        answer = gateway.post(f"/{endpoint}", data={"file": picture.open("rb")})
+        assert answer.status_code == 200, answer.text
+        if endpoint == "predict":
+            assert list(answer.json) == labels
+            np.testing.assert_allclose(
+                [list(answer.json.values())], expected, rtol=0, atol=1e-4 * abs(expected).max()
+            )
+    found = {row["label"]: row["probability"] for row in answer.json["predictions"]}
+    if case.kind == "logits":
+        expected = np.exp(expected) / np.exp(expected).sum()
+    np.testing.assert_allclose([found[label] for label in labels], expected[0], atol=1e-4)
+
+
+def test_a_missing_preprocessing_is_asked_for(tmp_path):
+    classifier().save(tmp_path / "model.keras")
+    with pytest.raises(TutorialError, match=r"set PREPROCESSING as in training: .* choose tf .*t"):
+        run_lesson(MODEL=str(tmp_path / "model.keras"), LABELS=THREE, MODELS_DIR=str(tmp_path))

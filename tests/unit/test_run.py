@@ -1,0 +1,126 @@
+"""tutorial/run without TensorFlow and servers: which version is made, and what is printed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import pytest
+import requests
+
+from tutorial import ROOT, TutorialError, run
+from tutorial.model_folder import publish, versions
+
+AWKWARD = """"cat",$5 bill,it's $(HOME),#1 ${X},back\\slash"""
+
+
+@pytest.fixture
+def converted(tmp_path, monkeypatch) -> list[dict]:
+    """The parameters of each conversion; the notebook is replaced by its last step."""
+    calls = []
+
+    def execute(notebook: Path, parameters: dict, output: Path) -> None:
+        calls.append(parameters)
+        (tmp_path / "draft").mkdir(exist_ok=True)
+        folder = tmp_path / "models" / parameters["MODEL_NAME"]
+        publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
+
+    for name in ("01.ipynb", "tutorial/convert.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("code")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "NOTEBOOK", tmp_path / "01.ipynb")
+    monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(run, "execute", execute)
+    return calls
+
+
+def write_model(path: Path, content: int) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = f'{{"content": {content}}}'
+
+
+def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, converted):
+    path, folder = tmp_path / "pets.h5", tmp_path / "models/pets"
+    write_model(path, 1)
+    for _ in range(2):
+        assert run.convert(str(path), "cat,dog") == "pets"
+    assert (len(converted), versions(folder)) == (1, [1])
+
+    run.convert(str(path), "cat,fox")  # other labels, the same model
+    assert (len(converted), versions(folder)) == (2, [1])
+
+    write_model(path, 2)
+    run.convert(str(path), "cat,fox")
+    assert (len(converted), versions(folder)) == (3, [1, 2])
+
+    write_model(path, 1)  # it must be served again, and servers serve the highest
+    run.convert(str(path), "cat,fox")
+    assert (len(converted), versions(folder)) == (4, [1, 2, 3])
+
+
+def test_convert_passes_only_the_settings_that_are_set(tmp_path, converted):
+    write_model(tmp_path / "pets.h5", 1)
+    run.convert(str(tmp_path / "pets.h5"), "a,b", model_name="mine", resize="area", size="")
+    [parameters] = converted
+    assert (parameters["MODEL_NAME"], parameters["RESIZE"]) == ("mine", "area")
+    assert "SIZE" not in parameters
+
+
+def test_make_passes_settings_with_every_character(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$MODEL_NAME"\n')
+    fake.chmod(0o755)
+    done = [word for target in (".venv/.installed", "build/stubs/.made") for word in ("-o", target)]
+    command = ["make", *done, "run", f"BIN={tmp_path}", "MODEL=a b$c.keras", f"LABELS={AWKWARD}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == f"a b$c.keras|{AWKWARD}||"
+
+
+def test_the_command_takes_settings_from_the_environment(monkeypatch):
+    asked = {}
+
+    def convert(**settings):
+        asked.update(settings)
+        raise TutorialError("enough")
+
+    monkeypatch.setattr(run, "convert", convert)
+    monkeypatch.setattr(run, "check_ports", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    monkeypatch.setenv("LABELS", AWKWARD)
+    with pytest.raises(SystemExit, match="make run: enough"):
+        run.main()
+    assert (asked["labels"], asked["resize"]) == (AWKWARD, "")
+
+
+class Answer:
+    """What requests gives for an answer of the gateway."""
+
+    def __init__(self, body: dict, status: int = 200) -> None:
+        self.json, self.status_code, self.ok = lambda: body, status, status == 200
+
+
+def test_readiness_says_why_the_gateway_cannot_use_the_model(monkeypatch):
+    ready = run.Readiness("http://127.0.0.1:1")
+    assert not ready()  # nothing listens
+    for reason in ("UNAVAILABLE", "3 labels want one output"):
+        answer = Answer({"status": f"not ready: {reason}"}, 503)
+        monkeypatch.setattr(requests, "get", lambda *_, answer=answer, **__: answer)
+        assert not ready()
+    monkeypatch.setattr(run, "PATIENCE", -1)
+    with pytest.raises(TutorialError, match="cannot use the model: 3 labels want one output"):
+        ready()
+    monkeypatch.setattr(requests, "get", lambda *_, **__: Answer({"status": "ready"}))
+    assert ready()
+
+
+def test_welcome_prints_the_best_ten_of_many_labels(monkeypatch, capsys):
+    scores = {f"label{number}": number / 1000 for number in range(1000)}
+    monkeypatch.setattr(requests, "post", lambda *_, **__: Answer(scores))
+    run.welcome(9696, ROOT / "build/logs/run-9696.log")
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines() if "label" in line] == [
+        f"label{number}" for number in range(999, 989, -1)
+    ]
+    assert "and 990 more" in said
+    assert len(said.splitlines()) < 24
