@@ -30,7 +30,7 @@ os._exit(0)
 """
 
 
-def test_signal_on_the_way_into_the_wait_is_not_missed():
+def test_catch_signals_misses_none_on_the_way_into_the_wait():
     ended = subprocess.run(
         [sys.executable, "-c", SIGNALS_AT_BAD_MOMENTS],
         cwd=Path(__file__).parents[2],
