@@ -98,12 +98,12 @@ def save_pixels(path: Path) -> Path:
     return path
 
 
-def write_warmup(path: Path, requests: list[PredictRequest]) -> None:
-    """Write the warm-up file of the SavedModel in `path`."""
+def write_warmup(path: Path, *records: PredictRequest | bytes) -> None:
+    """Write the warm-up file of the SavedModel in `path`: requests, or records as they are."""
     file = path / "assets.extra" / "tf_serving_warmup_requests"
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for request in requests:
-            log = PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            writer.write(log.SerializeToString())
+        for record in records:
+            if isinstance(record, PredictRequest):
+                record = PredictionLog(predict_log={"request": record}).SerializeToString()
+            writer.write(record)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.grpc_services import create_server
 from model_server.repository import Repository
 from model_server.servable import Servable
+from tutorial.processes import wait_until
 
 tf.get_logger().setLevel("ERROR")
 
@@ -32,12 +34,11 @@ MODEL = 'config {{ name: "{0}" base_path: "{1}/{0}" model_platform: "tensorflow"
 
 
 class Client:
-    """Calls both services of a server on this machine."""
+    """Calls both services of a server."""
 
-    def __init__(self, port, address=None):
-        self.port = int(port)
+    def __init__(self, address):
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(address or f"127.0.0.1:{port}", options=options)
+        self.channel = grpc.insecure_channel(address, options=options)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -60,15 +61,13 @@ class Client:
         ]
 
 
+@dataclass
 class Served:
     """A server in this process, for models under the folder `base`."""
 
-    def __init__(self, base, load, **options):
-        self.base = base
-        self.repository = Repository(load, **options)
-        self._server, port = create_server(self.repository, "127.0.0.1:0")
-        self._server.start()
-        self.client = Client(port)
+    base: Path
+    repository: Repository
+    client: Client
 
     def config(self, **models):
         """Return the configuration that lists models, each with further text for its entry."""
@@ -79,11 +78,6 @@ class Served:
         request = ReloadConfigRequest(config=self.config(**models))
         return self.client.model.HandleReloadConfigRequest(request, timeout=timeout)
 
-    def close(self):
-        self.client.channel.close()
-        self._server.stop(None).wait()
-        self.repository.close()
-
 
 def load(path, batching=None):
     return Servable(TensorFlowEngine(path), batching)
@@ -92,12 +86,17 @@ def load(path, batching=None):
 @contextlib.contextmanager
 def serving(base, *names, load=load, **options):
     """Serve the newest versions of models in this process; yield a Served."""
-    served = Served(base, load, **options)
+    repository = Repository(load, **options)
+    server, port = create_server(repository, "127.0.0.1:0")
+    server.start()
+    served = Served(base, repository, Client(f"127.0.0.1:{port}"))
     try:
-        served.repository.reload(served.config(**dict.fromkeys(names, "")))
+        repository.reload(served.config(**dict.fromkeys(names, "")))
         yield served
     finally:
-        served.close()
+        served.client.channel.close()
+        server.stop(None).wait()
+        repository.close()
 
 
 def publish(saved, folder):
@@ -124,27 +123,25 @@ def predict_request(inputs=None, *, outputs=(), name="scale", **spec):
     return request
 
 
-def status(call):
-    """Return the status of a call, OK or not."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+def soon(check):
+    """Wait until `check()` is true."""
+    wait_until(check, timeout=SECONDS, interval=0.02, what="what the test checks")
 
 
-def assert_refused(call, code, *named):
-    """Check that a call ends with a status whose details name certain things."""
+@contextlib.contextmanager
+def refused(code, *named):
+    """Check that the block's call ends with a status whose details name certain things."""
     with pytest.raises(grpc.RpcError) as caught:
-        call()
+        yield
     assert caught.value.code() == code, caught.value.details()
     for text in named:
         assert text in caught.value.details()
 
 
-def start(*flags):
-    """Start a model server as a process."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(*flags):
+    """Start a model server as a process; it ends with the block."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "model_server", *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -152,10 +149,6 @@ def start(*flags):
         text=True,
         env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # says where it stands when aborted
     )
-
-
-@contextlib.contextmanager
-def ended_in_any_case(process):
     try:
         yield process
     except subprocess.TimeoutExpired:
@@ -165,3 +158,10 @@ def ended_in_any_case(process):
     finally:
         process.kill()
         process.communicate()
+
+
+def client_of(process):
+    """Return a client of a started model server, when it is ready."""
+    line = process.stdout.readline()
+    assert line.startswith("Running gRPC ModelServer at 0.0.0.0:"), process.stderr.read()
+    return Client(f"127.0.0.1:{line.split(':')[1].split()[0]}")

@@ -16,7 +16,7 @@ from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.flags import parse
 from model_server.servable import Servable
 from tests import saved_models
-from tests.serving import assert_refused, predict_request, serving
+from tests.serving import predict_request, refused, serving
 
 X = np.random.default_rng(1).uniform(-1, 1, (3, 2, 2, 3)).astype(np.float32)
 
@@ -69,8 +69,8 @@ def test_many_requests_of_many_sizes_at_the_same_time(client):
 
 
 def test_signature_that_it_cannot_run_is_refused(client):
-    call = lambda: ask(client, np.array([b"a"], object), signature="of_text")  # noqa: E731
-    assert_refused(call, grpc.StatusCode.UNIMPLEMENTED, "--runtime=tensorflow")
+    with refused(grpc.StatusCode.UNIMPLEMENTED, "--runtime=tensorflow"):
+        ask(client, np.array([b"a"], object), signature="of_text")
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_signature_that_it_cannot_run_is_refused(client):
     [(X.astype(np.float64), "float64"), (X[:, :1], "[3, 1, 2, 3]"), (X[0], "[2, 2, 3]")],
 )
 def test_wrong_input_is_refused_and_the_next_request_answered(client, x, named):
-    invalid = grpc.StatusCode.INVALID_ARGUMENT
-    assert_refused(lambda: ask(client, x), invalid, "serving_default_x:0", named)
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "serving_default_x:0", named):
+        ask(client, x)
     ask(client, X)
 
 

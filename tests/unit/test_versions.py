@@ -39,7 +39,10 @@ def test_whoever_names_a_tag_of_the_image_names_the_same(root, file):
     assert tags or file != "Dockerfile.model"
 
 
-@pytest.mark.parametrize("file", ["gateway/requirements", "gateway/requirements-stubs"])
+@pytest.mark.parametrize(
+    "file",
+    ["gateway/requirements", "gateway/requirements-stubs", "model_server/requirements"],
+)
 def test_images_are_locked_to_the_projects_versions(root, file):
     locked = pinned(root / f"{file}.txt")
     assert locked.items() <= pinned(root / "requirements.txt").items()
