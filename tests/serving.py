@@ -17,6 +17,7 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -25,11 +26,12 @@ from model_server.grpc_services import create_server
 from model_server.repository import Repository
 from model_server.servable import Servable
 from tutorial.processes import wait_until
+from tutorial.services import ROOT
 
 tf.get_logger().setLevel("ERROR")
 
-ROOT = Path(__file__).parents[1]
 SECONDS = 20  # for one call, and for what a server should do soon
+ONES = {"x": np.ones((1, 3), np.float32)}  # for the model `scale`
 MODEL = 'config {{ name: "{0}" base_path: "{1}/{0}" model_platform: "tensorflow" {2} }}'
 
 
@@ -49,16 +51,13 @@ class Client:
         """Return the version that answers a prediction."""
         return self.predict(predict_request(**spec)).model_spec.version.value
 
-    def statuses(self, name="scale", **spec):
-        request = GetModelStatusRequest()
-        fill_spec(request.model_spec, name=name, **spec)
+    def statuses(self, *name, **spec):
+        request = GetModelStatusRequest(model_spec=model_spec(*name, **spec))
         return self.model.GetModelStatus(request, timeout=SECONDS).model_version_status
 
-    def versions(self, name="scale", **spec):
-        return [
-            (found.version, ModelVersionStatus.State.Name(found.state))
-            for found in self.statuses(name, **spec)
-        ]
+    def versions(self, **spec):
+        name_of = ModelVersionStatus.State.Name
+        return [(found.version, name_of(found.state)) for found in self.statuses(**spec)]
 
 
 @dataclass
@@ -107,20 +106,14 @@ def publish(saved, folder):
     half_done.rename(folder)
 
 
-def fill_spec(spec, *, name, version=None, label="", signature=""):
-    spec.name, spec.signature_name = name, signature
-    if version is not None:
-        spec.version.value = version
-    if label:
-        spec.version_label = label
+def model_spec(name="scale", *, version=None, label=None, signature=""):
+    number = None if version is None else {"value": version}
+    return ModelSpec(name=name, version=number, version_label=label, signature_name=signature)
 
 
-def predict_request(inputs=None, *, outputs=(), name="scale", **spec):
-    request = PredictRequest(output_filter=outputs)
-    fill_spec(request.model_spec, name=name, **spec)
-    for alias, value in ({"x": np.ones((1, 3), np.float32)} if inputs is None else inputs).items():
-        request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
-    return request
+def predict_request(inputs=ONES, *, outputs=(), **spec):
+    protos = {alias: tf.make_tensor_proto(value) for alias, value in inputs.items()}
+    return PredictRequest(model_spec=model_spec(**spec), inputs=protos, output_filter=outputs)
 
 
 def soon(check):

@@ -17,11 +17,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from model_server import tensors
 from model_server.config import VersionPolicy
 from model_server.servable import Servable
 from model_server.versions import Model
@@ -29,8 +28,8 @@ from tests import saved_models
 from tests.serving import (
     SECONDS,
     client_of,
-    fill_spec,
     load,
+    model_spec,
     predict_request,
     publish,
     refused,
@@ -124,11 +123,6 @@ def test_strings_and_tables(client):
     assert list(response.outputs["found"].int64_val) == [1, -1, -1]
 
 
-def test_empty_batch(client):
-    response = client.predict(predict_request({"x": np.zeros((0, 3), np.float32)}))
-    assert [dim.size for dim in response.outputs["scaled"].tensor_shape.dim] == [0, 3]
-
-
 @pytest.mark.parametrize("dtype", saved_models.NUMBERS, ids=lambda dtype: dtype.name)
 def test_every_number_dtype_there_and_back(client, dtype):
     value = np.array([[0, 1], [1, 3]]).astype(dtype.as_numpy_dtype)
@@ -155,18 +149,17 @@ def test_message_larger_than_grpcs_default_limit(client):
     assert len(client.predict(request).outputs["value"].float_val) == image.size
 
 
-def test_reading_a_large_tensor_copies_it_once(monkeypatch):
-    image = np.random.default_rng(0).random((1, 299, 299, 3), np.float32)
-    proto = tf.make_tensor_proto(image)
-    monkeypatch.delattr(tf, "make_ndarray")  # copies three times
-    array = tensors.read(proto)
-    assert np.array_equal(array, image)
-    assert not array.flags.owndata  # a view of the bytes that protobuf returned
-
-
-# Predict: refusals
+# Refusals
 
 X = np.ones((1, 3), np.float32)
+
+
+def metadata_request(*fields, **spec):
+    return GetModelMetadataRequest(metadata_field=fields, model_spec=model_spec(**spec))
+
+
+def status_request(**spec):
+    return GetModelStatusRequest(model_spec=model_spec(**spec))
 
 
 @pytest.mark.parametrize(
@@ -186,11 +179,24 @@ X = np.ones((1, 3), np.float32)
         (predict_request(outputs=["dense_7"]), INVALID, "scaled, total"),
         (predict_request(outputs=["total", "total"]), INVALID, "total"),
         (predict_request(signature="s" * 9999), FAILED, "sss"),
+        (GetModelMetadataRequest(metadata_field=["signature_def"]), INVALID, "model_spec"),
+        (metadata_request(), INVALID, "signature_def"),
+        (metadata_request("graph_def"), INVALID, "graph_def"),
+        (metadata_request("signature_def", name="no"), NOT_FOUND, '"no"'),
+        (status_request(name="no"), NOT_FOUND, '"no"'),
+        (status_request(name=""), INVALID, "model_spec.name"),
+        (status_request(version=8), NOT_FOUND, "version 8"),
+        (status_request(label="best"), INVALID, '"best"'),
     ],
 )
 def test_refused_request(client, request_, code, named):
+    method = {
+        PredictRequest: client.prediction.Predict,
+        GetModelMetadataRequest: client.prediction.GetModelMetadata,
+        GetModelStatusRequest: client.model.GetModelStatus,
+    }[type(request_)]
     with refused(code, named):
-        client.predict(request_)
+        method(request_)
     client.predict(predict_request())
 
 
@@ -215,17 +221,12 @@ def test_refused_request(client, request_, code, named):
     ],
     ids=lambda bad: str(bad).replace("\n", " ")[:60],
 )
-def test_tensor_that_is_none_is_refused(client, bad):
+def test_invalid_tensor_is_refused(client, bad):
     request = predict_request()
     request.inputs["x"].CopyFrom(bad)
     with refused(INVALID, '"x"'):
         client.predict(request)
     client.predict(predict_request())
-
-
-def test_declared_shape_allocates_nothing():
-    with pytest.raises(ValueError, match="needs 509585700 values, not 1"):
-        tensors.read(tensor(shape=(1900, 299, 299, 3), float_val=[1]))
 
 
 def test_computation_ends_at_the_deadline(served):
@@ -240,12 +241,6 @@ def test_computation_ends_at_the_deadline(served):
 # GetModelMetadata, GetModelStatus, health, reflection
 
 
-def metadata_request(*fields, name="scale", **spec):
-    request = GetModelMetadataRequest(metadata_field=fields)
-    fill_spec(request.model_spec, name=name, **spec)
-    return request
-
-
 def test_metadata_is_the_signatures_of_the_saved_model(client, base):
     response = client.prediction.GetModelMetadata(metadata_request("signature_def"))
     assert (response.model_spec.name, response.model_spec.version.value) == ("scale", 7)
@@ -255,40 +250,12 @@ def test_metadata_is_the_signatures_of_the_saved_model(client, base):
     assert dict(signatures.signature_def) == dict(in_file.signature_def)
 
 
-@pytest.mark.parametrize(
-    ("request_", "code", "named"),
-    [
-        (GetModelMetadataRequest(metadata_field=["signature_def"]), INVALID, "model_spec"),
-        (metadata_request(), INVALID, "signature_def"),
-        (metadata_request("graph_def"), INVALID, "graph_def"),
-        (metadata_request("signature_def", name="no"), NOT_FOUND, '"no"'),
-    ],
-)
-def test_refused_metadata(client, request_, code, named):
-    with refused(code, named):
-        client.prediction.GetModelMetadata(request_)
-
-
 def test_status_of_all_versions_or_one(client):
     for spec in ({}, {"version": 7}):
         [found] = client.statuses(**spec)
         assert (found.version, found.state) == (7, ModelVersionStatus.AVAILABLE)
         assert found.HasField("status")
         assert (found.status.error_code, found.status.error_message) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("spec", "code"),
-    [
-        ({"name": "no"}, NOT_FOUND),
-        ({"name": ""}, INVALID),
-        ({"version": 8}, NOT_FOUND),
-        ({"label": "best"}, INVALID),
-    ],
-)
-def test_refused_status(client, spec, code):
-    with refused(code):
-        client.statuses(**spec)
 
 
 def test_health(client):

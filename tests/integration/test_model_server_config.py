@@ -20,8 +20,8 @@ from tests.serving import (
     SECONDS,
     Client,
     client_of,
-    fill_spec,
     load,
+    model_spec,
     publish,
     refused,
     serving,
@@ -104,8 +104,8 @@ def test_labels_stand_for_versions_and_can_be_moved(served):
     served.reload(scale=BOTH + LABELS.format(2, 10))
     assert [client.answering(label=label) for label in ("stable", "canary")] == [2, 10]
     assert client.versions(label="stable") == [(2, "AVAILABLE")]
-    request = GetModelMetadataRequest(metadata_field=["signature_def"])
-    fill_spec(request.model_spec, name="scale", label="stable")
+    spec = model_spec(label="stable")
+    request = GetModelMetadataRequest(metadata_field=["signature_def"], model_spec=spec)
     response = client.prediction.GetModelMetadata(request, timeout=SECONDS)
     assert response.model_spec.version.value == 2
 

@@ -12,7 +12,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from model_server.config import BatchingParameters
 from tests import saved_models
-from tests.serving import SECONDS, fill_spec, load, predict_request, serving
+from tests.serving import SECONDS, load, model_spec, predict_request, serving
 
 quick = settings(
     max_examples=150,
@@ -51,10 +51,8 @@ def status_of(client, method, message):
 
 
 def good_messages():
-    metadata = GetModelMetadataRequest(metadata_field=["signature_def"])
-    statuses = GetModelStatusRequest()
-    for request in (metadata, statuses):
-        fill_spec(request.model_spec, name="scale")
+    metadata = GetModelMetadataRequest(metadata_field=["signature_def"], model_spec=model_spec())
+    statuses = GetModelStatusRequest(model_spec=model_spec())
     words = predict_request({"text": [b"a", b"b"]}, signature="words")
     return [m.SerializeToString() for m in (predict_request(), words, metadata, statuses)]
 
@@ -106,10 +104,8 @@ SIGNATURES = st.sampled_from(["", "serving_default", "words", "count", "no"])
     outputs=st.lists(st.sampled_from(["scaled", "total", "no", ""]), max_size=2),
 )
 def test_requests_that_do_not_fit(client, inputs, signature, outputs):
-    request = PredictRequest(output_filter=outputs)
-    fill_spec(request.model_spec, name="scale", signature=signature)
-    for name, proto in inputs.items():
-        request.inputs[name].CopyFrom(proto)
+    spec = model_spec(signature=signature)
+    request = PredictRequest(model_spec=spec, inputs=inputs, output_filter=outputs)
     code = status_of(client, f"{PREDICTION}/Predict", request.SerializeToString())
     assert code != grpc.StatusCode.INTERNAL
 

@@ -276,15 +276,18 @@ def test_process_serves_both_ports_and_finishes_what_is_in_flight_at_sigterm(tmp
         assert process.stdout.readline() == f"Exporting HTTP/REST API at:0.0.0.0:{port} ...\n"
         assert ":tensorflow:core:graph_runs 1.0\n" in session.get(url + METRICS).text  # warm-up
 
-        def count(http, limit):
-            body = {"signature_name": "count", "inputs": limit}
+        def post(http, body):
             return http.post(f"{url}/v1/models/scale:predict", json=body, timeout=SECONDS).json()
 
-        over_http = pool.submit(count, requests, 100_000)
+        assert "instances" in post(session, {})["error"]
+        large = post(session, {"inputs": [[1, 2, 3]] * 100_000})
+        assert large["outputs"]["total"] == [6] * 100_000
+        body = {"signature_name": "count", "inputs": 100_000}
+        over_http = pool.submit(post, requests, body)
         request = predict_request({"limit": np.int32(100_000)}, signature="count")
         over_grpc = client.prediction.Predict.future(request, timeout=SECONDS)
         client.predict(predict_request())
-        assert count(session, 1) == {"outputs": 1}
+        assert post(session, body | {"inputs": 1}) == {"outputs": 1}
         assert not over_http.done() and not over_grpc.done()  # or the test shows nothing
         process.send_signal(signal.SIGTERM)
         assert over_http.result() == {"outputs": 100_000}
