@@ -5,11 +5,10 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from tutorial.processes import free_port
+from tutorial.services import ROOT
 
-ROOT = Path(__file__).parents[2]
 LISTED = ROOT / "model_server" / "requirements.txt"
 
 

@@ -5,6 +5,7 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -12,16 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from gateway.operations.health import Readiness, create_admin, serve
 
-
-class Check:
-    """A check that passes or fails as told, and counts how often it was asked."""
-
-    asked, passing = 0, True
-
-    def __call__(self):
-        self.asked += 1
-        if not self.passing:
-            raise ConnectionError("told to fail")
+FAILURE = ConnectionError("told to fail")
 
 
 @pytest.fixture
@@ -41,31 +33,29 @@ def ready(readiness) -> bool:
 
 
 def test_confirm_asks_again_after_two_seconds(clock):
-    check = Check()
+    check = Mock()
     readiness = Readiness(check)
     assert [ready(readiness) for _ in range(10)] == [True] * 10
-    assert check.asked == 1
+    assert check.call_count == 1
     clock.now += 2.1
     assert ready(readiness)
-    assert check.asked == 2
+    assert check.call_count == 2
 
 
 def test_confirm_raises_before_the_first_success_and_after_three_failures_in_a_row(clock):
-    check = Check()
-    readiness = Readiness(check)
-    passing = (False, True, False, False, True, False, False, False, False, True)
-    wanted = (False, True, True, True, True, True, True, False, False, True)
-    for check.passing, outcome in zip(passing, wanted, strict=True):
+    failures = (1, 0, 1, 1, 0, 1, 1, 1, 1, 0)
+    readiness = Readiness(Mock(side_effect=[FAILURE if fails else None for fails in failures]))
+    for wanted in (False, True, True, True, True, True, True, False, False, True):
         clock.now += 2.1
-        assert ready(readiness) == outcome
+        assert ready(readiness) == wanted
 
 
 def test_confirm_asks_once_for_many_threads():
-    check = Check()
-    readiness = Readiness(lambda: (time.sleep(0.1), check()))
+    check = Mock(side_effect=lambda: time.sleep(0.1))
+    readiness = Readiness(check)
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda _: ready(readiness), range(8)))
-    assert check.asked == 1
+    assert check.call_count == 1
 
 
 @pytest.fixture
@@ -73,8 +63,8 @@ def admin():
     """A second port's answers, with a check and whether it drains to be set."""
     registry = CollectorRegistry()
     Counter("seen", "For the test", registry=registry).inc()
-    check, state = Check(), SimpleNamespace(draining=False)
-    return create_admin(Readiness(check), registry, lambda: state.draining), check, state
+    check, draining = Mock(), Mock(return_value=False)
+    return create_admin(Readiness(check), registry, draining), check, draining
 
 
 def state_at(admin, path: str) -> tuple[int, str]:
@@ -84,15 +74,15 @@ def state_at(admin, path: str) -> tuple[int, str]:
 
 def test_readyz_fails_with_the_check_and_livez_does_not(admin):
     answers, check, _ = admin
-    check.passing = False
+    check.side_effect = FAILURE
     assert state_at(answers, "/livez") == (200, "alive")
     assert state_at(answers, "/readyz") == (503, "not ready: told to fail")
 
 
 def test_readyz_fails_while_shutting_down(admin):
-    answers, _, state = admin
+    answers, _, draining = admin
     assert state_at(answers, "/readyz?verbose") == (200, "ready")
-    state.draining = True
+    draining.return_value = True
     assert state_at(answers, "/livez") == (200, "alive")
     assert state_at(answers, "/readyz") == (503, "not ready: shutting down")
 

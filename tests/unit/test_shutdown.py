@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from pathlib import Path
+
+from tutorial.services import ROOT
 
 # Two threads hold the interpreter by turns, so the main thread is often on its way into its wait
 # when the signal comes. With an event set by a handler this stood still after a few rounds to a
@@ -33,7 +34,7 @@ os._exit(0)
 def test_catch_signals_misses_none_on_the_way_into_the_wait():
     ended = subprocess.run(
         [sys.executable, "-c", SIGNALS_AT_BAD_MOMENTS],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
