@@ -133,9 +133,9 @@ def refused(code, *named):
 
 @contextlib.contextmanager
 def started(*flags):
-    """Start a model server as a process; it ends with the block."""
+    """Start a model server as a process, on a free port; it ends with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "model_server", *flags],
+        [sys.executable, "-m", "model_server", "--port=0", *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 import grpc
 import pytest
@@ -229,20 +230,24 @@ def test_metrics_are_served_only_where_the_file_says(tmp_path, text, path):
 # The process
 
 
-def test_process_with_a_configuration_file(three, tmp_path):
+def test_process_takes_a_configuration_file_a_socket_and_channel_arguments(three, tmp_path):
     file, socket = tmp_path / "models.config", tmp_path / "s"
     models = MODEL.format("scale", three, BOTH + LABELS.format(2, 10))
     file.write_text(f"model_config_list: {{ {models} }}")
     with started(
-        "--port=0",
         f"--model_config_file={file}",
         "--model_config_file_poll_wait_seconds=1",
         "--allow_version_labels_for_unavailable_models",
         f"--grpc_socket_path={socket}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=300,grpc.lb_policy_name=x",
         "--tensorflow_intra_op_parallelism=1",
         "--enable_batching=true",
     ) as process:
-        client_of(process)
+        client, states = client_of(process), Queue()
+        client.channel.subscribe(states.put)
+        assert client.answering() == 10
+        soon(lambda: states.get(timeout=SECONDS) == grpc.ChannelConnectivity.IDLE)  # READY before
+
         assert str(socket) in process.stdout.readline()
         client = Client(f"unix:{socket}")
         assert client.answering(label="stable") == 2
@@ -256,8 +261,7 @@ def test_file_is_read_once_without_polling(three, tmp_path):
     file = tmp_path / "models.config"
     text = f"model_config_list: {{ {MODEL.format('scale', three, ONLY_1)} }}"
     file.write_text(text)
-    flags = "--port=0", f"--model_config_file={file}", "--file_system_poll_wait_seconds=0"
-    with started(*flags) as process:
+    with started(f"--model_config_file={file}", "--file_system_poll_wait_seconds=0") as process:
         client = client_of(process)
         file.write_text(text.replace("versions: 1", "versions: 2"))
         time.sleep(1.5)
@@ -275,7 +279,7 @@ def test_socket_path_is_taken_over_from_a_server_that_left_it(tmp_path):
 
 
 def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path):
-    flags = "--port=0", "--model_name=scale", f"--model_base_path={tmp_path / 'scale'}"
+    flags = "--model_name=scale", f"--model_base_path={tmp_path / 'scale'}"
     with ThreadPoolExecutor() as pool, started(*flags) as waiting, started(*flags) as ended:
         for process in (waiting, ended):
             assert str(tmp_path / "scale") in process.stderr.readline()

@@ -83,14 +83,15 @@ SIZES = st.one_of(st.integers(0, 4), st.sampled_from([-1, -(2**63), 2**31, 2**40
 @st.composite
 def tensors(draw):
     """Build a TensorProto of any dtype, shape and content; few of them are valid."""
-    proto = TensorProto(dtype=draw(st.integers(0, 130)), version_number=draw(st.integers(0, 2)))
-    for size in draw(st.lists(SIZES, max_size=4)):
-        proto.tensor_shape.dim.add(size=size)
-    proto.tensor_shape.unknown_rank = draw(st.integers(0, 9)) == 9
-    proto.tensor_content = draw(st.one_of(st.just(b""), st.binary(max_size=64)))
+    dims = [{"size": size} for size in draw(st.lists(SIZES, max_size=4))]
     field = draw(st.sampled_from(sorted(VALUES)))
-    getattr(proto, field).extend(draw(st.lists(VALUES[field], max_size=12)))
-    return proto
+    return TensorProto(
+        dtype=draw(st.integers(0, 130)),
+        version_number=draw(st.integers(0, 2)),
+        tensor_shape={"dim": dims, "unknown_rank": draw(st.integers(0, 9)) == 9},
+        tensor_content=draw(st.one_of(st.just(b""), st.binary(max_size=64))),
+        **{field: draw(st.lists(VALUES[field], max_size=12))},
+    )
 
 
 NAMES = st.sampled_from(["x", "text", "value", "y", "", "x:0", "serving_default_x:0"])

@@ -254,7 +254,6 @@ def test_process_serves_both_ports_and_finishes_what_is_in_flight_at_sigterm(tmp
     url = f"http://127.0.0.1:{port}"
     with (
         started(
-            "--port=0",
             f"--rest_api_port={port}",
             "--grpc_max_threads=2",
             "--rest_api_num_threads=2",

@@ -77,9 +77,8 @@ def test_predict_calls_only_the_signature_that_is_named(client, model):
     predict(client, PICTURES, timeout=5)
     assert model.requests[0].model_spec.signature_name == "serving_uint8"
     model.takes_bytes = False
-    with pytest.raises(grpc.RpcError) as error:
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.FAILED_PRECONDITION"):
         predict(client, PICTURES, timeout=5)
-    assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
     with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
         predict(client, PICTURES, timeout=5)
 
@@ -95,9 +94,8 @@ def test_predict_loses_no_request_to_a_version_without_the_uint8_signature(clien
 
 
 def test_predict_describes_the_model_again_after_it_refused(outdated):
-    with pytest.raises(grpc.RpcError) as error:
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.INVALID_ARGUMENT"):
         predict(outdated, PICTURES, timeout=5)
-    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     predict(outdated, PICTURES, timeout=5)
 
 
@@ -112,6 +110,12 @@ def test_predict_keeps_no_pixels_when_it_is_refused(outdated):
         assert kept() is None, "only the garbage collector would free them"
     finally:
         gc.enable()
+
+
+def test_predict_shares_its_timeout_between_its_calls(client, model):
+    model.delay = model.metadata_delay = 0.4
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.DEADLINE_EXCEEDED"):
+        predict(client, PICTURES, timeout=0.6)
 
 
 @pytest.mark.parametrize(
