@@ -409,9 +409,7 @@ def certificate(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def https(certificate, names):
-    """The port of a server that speaks TLS; both names lead to it."""
+def test_fetch_checks_name_and_issuer_of_a_certificate(certificate, names, monkeypatch):
     names["pictures.example"] = names["other.example"] = ["127.0.0.1"]
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
@@ -421,16 +419,12 @@ def https(certificate, names):
             answering(OK + b"\r\nbytes")(tls)
 
     with tcp_server(behave) as port:
-        yield port
-
-
-def test_fetch_checks_name_and_issuer_of_a_certificate(https, certificate, monkeypatch):
-    right, wrong = (f"https://{name}.example:{https}/" for name in ("pictures", "other"))
-    allowed = read_origins(f"{right}, {wrong}")
-    with pytest.raises(ImageError, match="cannot be reached"):
-        fetch(right, allowed_origins=allowed)  # nobody trusts who signed it
-    trusting = partial(ssl.create_default_context, cafile=certificate)
-    monkeypatch.setattr(module, "_tls", trusting)
-    assert fetch(right, allowed_origins=allowed) == b"bytes"
-    with pytest.raises(ImageError, match="cannot be reached"):
-        fetch(wrong, allowed_origins=allowed)
+        right, wrong = (f"https://{name}.example:{port}/" for name in ("pictures", "other"))
+        allowed = read_origins(f"{right}, {wrong}")
+        with pytest.raises(ImageError, match="cannot be reached"):
+            fetch(right, allowed_origins=allowed)  # nobody trusts who signed it
+        trusting = partial(ssl.create_default_context, cafile=certificate)
+        monkeypatch.setattr(module, "_tls", trusting)
+        assert fetch(right, allowed_origins=allowed) == b"bytes"
+        with pytest.raises(ImageError, match="cannot be reached"):
+            fetch(wrong, allowed_origins=allowed)
