@@ -18,12 +18,10 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse, SignatureDefMap
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from gateway.tensors import describe_array, read_tensor
 
@@ -45,16 +43,13 @@ def signature(
     dtype: int = types_pb2.DT_FLOAT,
 ) -> SignatureDef:
     """A signature with the given shapes; by default 4x6 pictures to 3 scores."""
-    definition = SignatureDef()
-    for infos, shapes in (
-        (definition.inputs, inputs or {"photo": (-1, 4, 6, 3)}),
-        (definition.outputs, outputs or {"kinds": (-1, 3)}),
-    ):
-        for name, shape in shapes.items():
-            infos[name].dtype = dtype
-            for size in shape:
-                infos[name].tensor_shape.dim.add(size=size)
-    return definition
+
+    def infos(shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+        dims = {name: [{"size": size} for size in shape] for name, shape in shapes.items()}
+        return {name: TensorInfo(dtype=dtype, tensor_shape={"dim": dims[name]}) for name in dims}
+
+    inputs, outputs = inputs or {"photo": (-1, 4, 6, 3)}, outputs or {"kinds": (-1, 3)}
+    return SignatureDef(inputs=infos(inputs), outputs=infos(outputs))
 
 
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -69,20 +64,20 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.delay = delay  # seconds that a prediction takes
         self.metadata_delay = 0.0  # seconds that a description takes
         self.lock = threading.Lock()
-        self.requests: deque[predict_pb2.PredictRequest] = deque(maxlen=100)
+        self.requests: deque[PredictRequest] = deque(maxlen=100)
         self.metadata: dict[str, str] = {}  # that came with the last call
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
         time.sleep(self.metadata_delay)
         self.metadata = dict(context.invocation_metadata())
-        described = get_model_metadata_pb2.SignatureDefMap()
+        described = SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
         if self.takes_bytes:
             described.signature_def["serving_uint8"].CopyFrom(self.definition)
             for info in described.signature_def["serving_uint8"].inputs.values():
                 info.dtype = types_pb2.DT_UINT8
-        answer = get_model_metadata_pb2.GetModelMetadataResponse()
+        answer = GetModelMetadataResponse()
         answer.metadata["signature_def"].Pack(described)
         return answer
 
@@ -104,8 +99,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.metadata = dict(context.invocation_metadata())
         time.sleep(self.delay)
         pictures = read_tensor(request.inputs["photo"])
-        answer = predict_pb2.PredictResponse()
-        answer.model_spec.name = request.model_spec.name
+        answer = PredictResponse(model_spec=request.model_spec)
         answer.model_spec.version.value = request.model_spec.version.value or 1
         kinds = np.mean(pictures, (1, 2), np.float32)
         answer.outputs["kinds"].CopyFrom(describe_array(kinds))

@@ -16,6 +16,7 @@ def save_scale(path: Path, echoes: bool = False) -> Path:
     """Save a model of many signatures.
 
     serving_default: x (-1, 3) float32 -> scaled (-1, 3) = 2 * x and total (-1);
+    pixels: x (-1, 3) uint8 -> scaled (-1, 3) = 2 * x, by the same variable;
     words: text (-1,) string -> upper (-1,) and found (-1,) int64 (a lookup: a=1, b=2, else -1);
     count: limit int32 -> counted, one step at a time;
     with `echoes`, echo_DTYPE: value, any shape -> value.
@@ -30,6 +31,10 @@ def save_scale(path: Path, echoes: bool = False) -> Path:
     def scale(x):
         return {"scaled": module.factor * x, "total": tf.reduce_sum(x @ tf.ones((3, 1)), axis=1)}
 
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.uint8, "x")])
+    def pixels(x):
+        return {"scaled": module.factor * tf.cast(x, tf.float32)}
+
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")])
     def words(text):
         return {"upper": tf.strings.upper(text), "found": module.table[text]}
@@ -42,7 +47,7 @@ def save_scale(path: Path, echoes: bool = False) -> Path:
         spec = tf.TensorSpec(None, dtype, "value")
         return tf.function(lambda value: {"value": tf.identity(value)}, input_signature=[spec])
 
-    signatures = {"serving_default": scale, "words": words, "count": count}
+    signatures = {"serving_default": scale, "pixels": pixels, "words": words, "count": count}
     if echoes:
         signatures |= {f"echo_{dtype.name}": echo(dtype) for dtype in [*NUMBERS, tf.string]}
     tf.saved_model.save(module, str(path), signatures=signatures)
@@ -68,42 +73,12 @@ def save_double(path: Path) -> Path:
     return path
 
 
-def save_pixels(path: Path) -> Path:
-    """Save a model whose signatures share their one weight, the last of them out of strings.
-
-    serving_default: x (-1, 2, 2, 3) float32 -> scores (-1, 3), twice the means, and total (-1);
-    of_bytes: x (-1, 2, 2, 3) uint8 -> scores (-1, 3), of x / 127.5 - 1;
-    of_text: x (-1,) string -> length (-1,) int32.
-    """
-    module = tf.Module()
-    module.factors = tf.Variable(2.0 * tf.eye(3))
-
-    def scores(x):
-        return tf.reduce_mean(x, axis=(1, 2)) @ module.factors
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32, "x")])
-    def of_floats(x):
-        return {"scores": scores(x), "total": tf.reduce_sum(scores(x), axis=1)}
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.uint8, "x")])
-    def of_bytes(x):
-        return {"scores": scores(tf.cast(x, tf.float32) / 127.5 - 1)}
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "x")])
-    def of_text(x):
-        return {"length": tf.strings.length(x)}
-
-    signatures = {"serving_default": of_floats, "of_bytes": of_bytes, "of_text": of_text}
-    tf.saved_model.save(module, str(path), signatures=signatures)
-    return path
-
-
-def write_warmup(path: Path, requests: list[PredictRequest]) -> None:
-    """Write the warm-up file of the SavedModel in `path`."""
+def write_warmup(path: Path, *records: PredictRequest | bytes) -> None:
+    """Write the warm-up file of the SavedModel in `path`: requests, or records as they are."""
     file = path / "assets.extra" / "tf_serving_warmup_requests"
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for request in requests:
-            log = PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            writer.write(log.SerializeToString())
+        for record in records:
+            if isinstance(record, PredictRequest):
+                record = PredictionLog(predict_log={"request": record}).SerializeToString()
+            writer.write(record)

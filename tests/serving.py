@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -23,21 +25,22 @@ from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.grpc_services import create_server
 from model_server.repository import Repository
 from model_server.servable import Servable
+from tutorial.processes import wait_until
+from tutorial.services import ROOT
 
 tf.get_logger().setLevel("ERROR")
 
-ROOT = Path(__file__).parents[1]
 SECONDS = 20  # for one call, and for what a server should do soon
+ONES = {"x": np.ones((1, 3), np.float32)}  # for the model `scale`
 MODEL = 'config {{ name: "{0}" base_path: "{1}/{0}" model_platform: "tensorflow" {2} }}'
 
 
 class Client:
-    """Calls both services of a server on this machine."""
+    """Calls both services of a server."""
 
-    def __init__(self, port, address=None):
-        self.port = int(port)
+    def __init__(self, address):
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self.channel = grpc.insecure_channel(address or f"127.0.0.1:{port}", options=options)
+        self.channel = grpc.insecure_channel(address, options=options)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -48,27 +51,22 @@ class Client:
         """Return the version that answers a prediction."""
         return self.predict(predict_request(**spec)).model_spec.version.value
 
-    def statuses(self, name="scale", **spec):
-        request = GetModelStatusRequest()
-        fill_spec(request.model_spec, name=name, **spec)
+    def statuses(self, *name, **spec):
+        request = GetModelStatusRequest(model_spec=model_spec(*name, **spec))
         return self.model.GetModelStatus(request, timeout=SECONDS).model_version_status
 
-    def versions(self, name="scale", **spec):
-        return [
-            (found.version, ModelVersionStatus.State.Name(found.state))
-            for found in self.statuses(name, **spec)
-        ]
+    def versions(self, **spec):
+        name_of = ModelVersionStatus.State.Name
+        return [(found.version, name_of(found.state)) for found in self.statuses(**spec)]
 
 
+@dataclass
 class Served:
     """A server in this process, for models under the folder `base`."""
 
-    def __init__(self, base, load, **options):
-        self.base = base
-        self.repository = Repository(load, **options)
-        self._server, port = create_server(self.repository, "127.0.0.1:0")
-        self._server.start()
-        self.client = Client(port)
+    base: Path
+    repository: Repository
+    client: Client
 
     def config(self, **models):
         """Return the configuration that lists models, each with further text for its entry."""
@@ -79,11 +77,6 @@ class Served:
         request = ReloadConfigRequest(config=self.config(**models))
         return self.client.model.HandleReloadConfigRequest(request, timeout=timeout)
 
-    def close(self):
-        self.client.channel.close()
-        self._server.stop(None).wait()
-        self.repository.close()
-
 
 def load(path, batching=None):
     return Servable(TensorFlowEngine(path), batching)
@@ -92,12 +85,17 @@ def load(path, batching=None):
 @contextlib.contextmanager
 def serving(base, *names, load=load, **options):
     """Serve the newest versions of models in this process; yield a Served."""
-    served = Served(base, load, **options)
+    repository = Repository(load, **options)
+    server, port = create_server(repository, "127.0.0.1:0")
+    server.start()
+    served = Served(base, repository, Client(f"127.0.0.1:{port}"))
     try:
-        served.repository.reload(served.config(**dict.fromkeys(names, "")))
+        repository.reload(served.config(**dict.fromkeys(names, "")))
         yield served
     finally:
-        served.close()
+        served.client.channel.close()
+        server.stop(None).wait()
+        repository.close()
 
 
 def publish(saved, folder):
@@ -108,54 +106,42 @@ def publish(saved, folder):
     half_done.rename(folder)
 
 
-def fill_spec(spec, *, name, version=None, label="", signature=""):
-    spec.name, spec.signature_name = name, signature
-    if version is not None:
-        spec.version.value = version
-    if label:
-        spec.version_label = label
+def model_spec(name="scale", *, version=None, label=None, signature=""):
+    number = None if version is None else {"value": version}
+    return ModelSpec(name=name, version=number, version_label=label, signature_name=signature)
 
 
-def predict_request(inputs=None, *, outputs=(), name="scale", **spec):
-    request = PredictRequest(output_filter=outputs)
-    fill_spec(request.model_spec, name=name, **spec)
-    for alias, value in ({"x": np.ones((1, 3), np.float32)} if inputs is None else inputs).items():
-        request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
-    return request
+def predict_request(inputs=ONES, *, outputs=(), **spec):
+    protos = {alias: tf.make_tensor_proto(value) for alias, value in inputs.items()}
+    return PredictRequest(model_spec=model_spec(**spec), inputs=protos, output_filter=outputs)
 
 
-def status(call):
-    """Return the status of a call, OK or not."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+def soon(check):
+    """Wait until `check()` is true."""
+    wait_until(check, timeout=SECONDS, interval=0.02, what="what the test checks")
 
 
-def assert_refused(call, code, *named):
-    """Check that a call ends with a status whose details name certain things."""
+@contextlib.contextmanager
+def refused(code, *named):
+    """Check that the block's call ends with a status whose details name certain things."""
     with pytest.raises(grpc.RpcError) as caught:
-        call()
+        yield
     assert caught.value.code() == code, caught.value.details()
     for text in named:
         assert text in caught.value.details()
 
 
-def start(*flags):
-    """Start a model server as a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "model_server", *flags],
+@contextlib.contextmanager
+def started(*flags):
+    """Start a model server as a process, on a free port; it ends with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "model_server", "--port=0", *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONFAULTHANDLER": "1"},  # says where it stands when aborted
     )
-
-
-@contextlib.contextmanager
-def ended_in_any_case(process):
     try:
         yield process
     except subprocess.TimeoutExpired:
@@ -165,3 +151,10 @@ def ended_in_any_case(process):
     finally:
         process.kill()
         process.communicate()
+
+
+def client_of(process):
+    """Return a client of a started model server, when it is ready."""
+    line = process.stdout.readline()
+    assert line.startswith("Running gRPC ModelServer at 0.0.0.0:"), process.stderr.read()
+    return Client(f"127.0.0.1:{line.split(':')[1].split()[0]}")

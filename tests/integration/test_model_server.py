@@ -1,10 +1,9 @@
 """The model server over gRPC: predictions, metadata, status, versions, warm-up, the process."""
 
-import signal
 import socket
 import threading
 import time
-from queue import Queue
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -17,38 +16,34 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-from model_server import tensors
 from model_server.servable import Servable
 from model_server.versions import Model
 from tests import saved_models
 from tests.serving import (
     SECONDS,
-    Client,
-    assert_refused,
-    ended_in_any_case,
-    fill_spec,
     load,
+    model_spec,
     predict_request,
     publish,
+    refused,
     serving,
-    start,
-    status,
+    soon,
+    started,
 )
-from tutorial.processes import wait_until
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+FAILED = grpc.StatusCode.FAILED_PRECONDITION
 
 
 def tensor(dtype=1, shape=(1, 3), **fields):
     """Build a TensorProto (1: DT_FLOAT), valid or not."""
-    proto = TensorProto(dtype=dtype, **fields)
-    for size in shape:
-        proto.tensor_shape.dim.add(size=size)
-    return proto
+    dims = [{"size": size} for size in shape]
+    return TensorProto(dtype=dtype, tensor_shape={"dim": dims}, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +68,20 @@ def client(base):
         yield served.client
 
 
+@pytest.fixture
+def scale(saved, tmp_path):
+    """The folder of a model `scale`, in version 1."""
+    publish(saved, tmp_path / "scale" / "1")
+    return tmp_path / "scale"
+
+
+@pytest.fixture
+def served(scale):
+    """A server of that folder."""
+    with serving(scale.parent, "scale") as served:
+        yield served
+
+
 # Predict: answers
 
 
@@ -87,19 +96,20 @@ def test_prediction_names_model_version_and_signature(client):
     assert (spec.name, spec.version.value, spec.signature_name) == ("scale", 7, "serving_default")
 
 
-def test_output_filter_limits_the_answer(client):
-    assert set(client.predict(predict_request(outputs=["total"])).outputs) == {"total"}
+def test_output_filter_limits_an_answer_that_has_no_deadline(client):
+    response = client.prediction.Predict(predict_request(outputs=["total"]))
+    assert set(response.outputs) == {"total"}
 
 
-def test_model_of_one_signature(client):
-    response = client.predict(predict_request({"x": np.float32([2, 3])}, name="double"))
-    assert list(response.outputs["output_0"].float_val) == [4, 6]
-
-
-def test_tensorflow_1_model(client):
-    response = client.predict(predict_request({"x": np.float32([[2.0]])}, name="half"))
-    assert list(response.outputs["y"].float_val) == [3.0]
-    assert response.model_spec.version.value == 123
+@pytest.mark.parametrize(
+    ("name", "x", "output", "values", "version"),
+    [("double", [2, 3], "output_0", [4, 6], 1), ("half", [[2]], "y", [3], 123)],
+    ids=["one signature", "TensorFlow 1"],
+)
+def test_prediction_of_models_saved_in_other_ways(client, name, x, output, values, version):
+    response = client.predict(predict_request({"x": np.float32(x)}, name=name))
+    assert list(response.outputs[output].float_val) == values
+    assert response.model_spec.version.value == version
 
 
 def test_strings_and_tables(client):
@@ -107,15 +117,6 @@ def test_strings_and_tables(client):
     response = client.predict(request)
     assert list(response.outputs["upper"].string_val) == [b"A", b"\xff\x00", b""]
     assert list(response.outputs["found"].int64_val) == [1, -1, -1]
-
-
-def test_empty_batch(client):
-    response = client.predict(predict_request({"x": np.zeros((0, 3), np.float32)}))
-    assert [dim.size for dim in response.outputs["scaled"].tensor_shape.dim] == [0, 3]
-
-
-def test_call_without_a_deadline(client):
-    assert client.prediction.Predict(predict_request()).model_spec.version.value == 7
 
 
 @pytest.mark.parametrize("dtype", saved_models.NUMBERS, ids=lambda dtype: dtype.name)
@@ -138,35 +139,38 @@ def test_string_shapes(client, value):
     assert client.predict(request).outputs["value"] == request.inputs["value"]
 
 
+def test_empty_batch(client):
+    response = client.predict(predict_request({"x": np.zeros((0, 3), np.float32)}))
+    assert [dim.size for dim in response.outputs["scaled"].tensor_shape.dim] == [0, 3]
+
+
 def test_message_larger_than_grpcs_default_limit(client):
     image = np.ones((5, 299, 299, 3), np.float32)  # 5.4 MB, the default limit is 4 MiB
     request = predict_request({"value": image}, signature="echo_float32")
     assert len(client.predict(request).outputs["value"].float_val) == image.size
 
 
-def test_reading_a_large_tensor_copies_it_once(monkeypatch):
-    image = np.random.default_rng(0).random((1, 299, 299, 3), np.float32)
-    proto = tf.make_tensor_proto(image)
-    monkeypatch.delattr(tf, "make_ndarray")  # copies three times
-    array = tensors.read(proto)
-    assert np.array_equal(array, image)
-    assert not array.flags.owndata  # a view of the bytes that protobuf returned
-
-
-# Predict: refusals
+# Refusals
 
 X = np.ones((1, 3), np.float32)
+
+
+def metadata_request(*fields, **spec):
+    return GetModelMetadataRequest(metadata_field=fields, model_spec=model_spec(**spec))
+
+
+def status_request(**spec):
+    return GetModelStatusRequest(model_spec=model_spec(**spec))
 
 
 @pytest.mark.parametrize(
     ("request_", "code", "named"),
     [
-        (PredictRequest(), INVALID, "model_spec"),
-        (predict_request(name=""), INVALID, "model_spec.name"),
+        (PredictRequest(), INVALID, "model_spec.name"),
         (predict_request(name="no"), NOT_FOUND, '"no"'),
         (predict_request(version=8), NOT_FOUND, "version 8"),
         (predict_request(label="best"), INVALID, '"best"'),
-        (predict_request(signature="no"), grpc.StatusCode.FAILED_PRECONDITION, "serving_default"),
+        (predict_request(signature="no"), FAILED, "serving_default"),
         (predict_request({}, signature="__saved_model_init_op"), INVALID, "NoOp"),
         (predict_request({}), INVALID, "inputs x; got none"),
         (predict_request({"x": X, "y": X}), INVALID, "inputs x; got x, y"),
@@ -175,11 +179,25 @@ X = np.ones((1, 3), np.float32)
         (predict_request({"x": X[:, :1]}, outputs=["total"]), INVALID, "[1,1]"),
         (predict_request(outputs=["dense_7"]), INVALID, "scaled, total"),
         (predict_request(outputs=["total", "total"]), INVALID, "total"),
-        (predict_request(signature="s" * 9999), grpc.StatusCode.FAILED_PRECONDITION, "sss"),
+        (predict_request(signature="s" * 9999), FAILED, "sss"),
+        (GetModelMetadataRequest(metadata_field=["signature_def"]), INVALID, "model_spec"),
+        (metadata_request(), INVALID, "signature_def"),
+        (metadata_request("graph_def"), INVALID, "graph_def"),
+        (metadata_request("signature_def", name="no"), NOT_FOUND, '"no"'),
+        (status_request(name="no"), NOT_FOUND, '"no"'),
+        (status_request(name=""), INVALID, "model_spec.name"),
+        (status_request(version=8), NOT_FOUND, "version 8"),
+        (status_request(label="best"), INVALID, '"best"'),
     ],
 )
 def test_refused_request(client, request_, code, named):
-    assert_refused(lambda: client.predict(request_), code, named)
+    method = {
+        PredictRequest: client.prediction.Predict,
+        GetModelMetadataRequest: client.prediction.GetModelMetadata,
+        GetModelStatusRequest: client.model.GetModelStatus,
+    }[type(request_)]
+    with refused(code, named):
+        method(request_)
     client.predict(predict_request())
 
 
@@ -204,36 +222,24 @@ def test_refused_request(client, request_, code, named):
     ],
     ids=lambda bad: str(bad).replace("\n", " ")[:60],
 )
-def test_tensor_that_is_none_is_refused(client, bad):
+def test_invalid_tensor_is_refused(client, bad):
     request = predict_request()
     request.inputs["x"].CopyFrom(bad)
-    assert_refused(lambda: client.predict(request), INVALID, '"x"')
+    with refused(INVALID, '"x"'):
+        client.predict(request)
     client.predict(predict_request())
 
 
-def test_declared_shape_allocates_nothing():
-    with pytest.raises(ValueError, match="needs 509585700 values, not 1"):
-        tensors.read(tensor(shape=(1900, 299, 299, 3), float_val=[1]))
-
-
-def test_computation_ends_at_the_deadline(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    with serving(tmp_path, "scale") as served:
-        long = predict_request({"limit": np.int32(2_000_000)}, signature="count")
-        call = lambda: served.client.predict(long, timeout=0.3)  # noqa: E731
-        assert status(call) == grpc.StatusCode.DEADLINE_EXCEEDED
-        started = time.monotonic()
-        served.reload()  # unloads the model: waits for the request, which would take many seconds
-        assert time.monotonic() - started < 4
+def test_computation_ends_at_the_deadline(served):
+    long = predict_request({"limit": np.int32(2_000_000)}, signature="count")
+    with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+        served.client.predict(long, timeout=0.3)
+    begun = time.monotonic()
+    served.reload()  # unloads the model: waits for the request, which would take many seconds
+    assert time.monotonic() - begun < 4
 
 
 # GetModelMetadata, GetModelStatus, health, reflection
-
-
-def metadata_request(*fields, name="scale", **spec):
-    request = GetModelMetadataRequest(metadata_field=fields)
-    fill_spec(request.model_spec, name=name, **spec)
-    return request
 
 
 def test_metadata_is_the_signatures_of_the_saved_model(client, base):
@@ -245,38 +251,12 @@ def test_metadata_is_the_signatures_of_the_saved_model(client, base):
     assert dict(signatures.signature_def) == dict(in_file.signature_def)
 
 
-@pytest.mark.parametrize(
-    ("request_", "code", "named"),
-    [
-        (GetModelMetadataRequest(metadata_field=["signature_def"]), INVALID, "model_spec"),
-        (metadata_request(), INVALID, "signature_def"),
-        (metadata_request("graph_def"), INVALID, "graph_def"),
-        (metadata_request("signature_def", name="no"), NOT_FOUND, '"no"'),
-    ],
-)
-def test_refused_metadata(client, request_, code, named):
-    assert_refused(lambda: client.prediction.GetModelMetadata(request_), code, named)
-
-
 def test_status_of_all_versions_or_one(client):
     for spec in ({}, {"version": 7}):
         [found] = client.statuses(**spec)
         assert (found.version, found.state) == (7, ModelVersionStatus.AVAILABLE)
         assert found.HasField("status")
         assert (found.status.error_code, found.status.error_message) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("spec", "code"),
-    [
-        ({"name": "no"}, NOT_FOUND),
-        ({"name": ""}, INVALID),
-        ({"version": 8}, NOT_FOUND),
-        ({"label": "best"}, INVALID),
-    ],
-)
-def test_refused_status(client, spec, code):
-    assert status(lambda: client.statuses(**spec)) == code
 
 
 def test_health(client):
@@ -297,103 +277,83 @@ def test_reflection_describes_both_services(client):
 # Versions
 
 
-def test_new_version_is_swapped_in_and_no_request_is_lost(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    with serving(tmp_path, "scale") as served:
-        seen, stop = Queue(), threading.Event()
+def test_new_version_is_swapped_in_and_no_request_is_lost(served, saved, scale):
+    stop = threading.Event()
 
-        def ask():
-            while not stop.is_set():
-                try:
-                    seen.put(served.client.answering())
-                except grpc.RpcError as error:
-                    seen.put(error)
+    def ask():
+        seen = set()
+        while not stop.is_set():
+            seen.add(served.client.answering())
+        return seen
 
-        threads = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in threads:
-            thread.start()
+    with ThreadPoolExecutor() as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
         served.repository.repeat(served.repository.poll, 0.05)
-        publish(saved, tmp_path / "scale" / "12")  # not "2": numbers, not text, are compared
-        wait_until(
-            lambda: served.client.versions() == [(12, "AVAILABLE"), (1, "END")],
-            timeout=SECONDS,
-            what="version 12",
-        )
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert {seen.get() for _ in range(seen.qsize())} == {1, 12}
-        assert status(lambda: served.client.answering(version=1)) == NOT_FOUND
+        publish(saved, scale / "12")  # not "2": numbers, not text, are compared
+        try:
+            soon(lambda: served.client.versions() == [(12, "AVAILABLE"), (1, "END")])
+        finally:
+            stop.set()
+        assert set.union(*(seen.result() for seen in asking)) == {1, 12}
+    with refused(NOT_FOUND):
+        served.client.answering(version=1)
 
 
-def test_old_version_is_unloaded_when_its_last_request_is_answered(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    with serving(tmp_path, "scale") as served:
-        spec = predict_request().model_spec
+def test_old_version_is_unloaded_when_its_last_request_is_answered(served, saved, scale):
+    spec = predict_request().model_spec
+    with ThreadPoolExecutor() as pool:
         with served.repository.lease(spec) as (version, servable):
-            publish(saved, tmp_path / "scale" / "2")
-            poll = threading.Thread(target=served.repository.poll)
-            poll.start()
-            wait_until(
-                lambda: served.client.versions() == [(2, "AVAILABLE"), (1, "UNLOADING")],
-                timeout=SECONDS,
-                what="version 2",
-            )
+            publish(saved, scale / "2")
+            poll = pool.submit(served.repository.poll)
+            soon(lambda: served.client.versions() == [(2, "AVAILABLE"), (1, "UNLOADING")])
             assert version == 1
             assert servable.predict(predict_request()).outputs  # still there
             assert served.client.answering() == 2
-        poll.join(SECONDS)
-        assert served.client.versions() == [(2, "AVAILABLE"), (1, "END")]
+        poll.result(SECONDS)
+    assert served.client.versions() == [(2, "AVAILABLE"), (1, "END")]
 
 
-def test_broken_version_leaves_the_old_one_and_is_loaded_when_its_files_change(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    with serving(tmp_path, "scale") as served:
-        broken = tmp_path / "scale" / "2"
-        broken.mkdir()
-        (broken / "saved_model.pb").write_bytes(b"\xffnot a SavedModel")
-        served.repository.poll()
-        assert served.client.versions() == [(2, "END"), (1, "AVAILABLE")]
-        failure = served.client.statuses()[0].status
-        assert failure.error_code != 0
-        assert "saved_model.pb" in failure.error_message
-        assert served.client.answering() == 1
+def test_broken_version_leaves_the_old_one_until_its_files_change(served, saved, scale, caplog):
+    broken, whole = scale / "2", scale.with_name("whole") / "2"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"\xffnot a SavedModel")
+    served.repository.poll()
+    served.repository.poll()
+    assert (
+        sum("Version 2 of scale cannot be loaded" in m for m in caplog.messages) == 1
+    )  # tried once
+    assert served.client.versions() == [(2, "END"), (1, "AVAILABLE")]
+    failure = served.client.statuses()[0].status
+    assert failure.error_code != 0
+    assert "saved_model.pb" in failure.error_message
+    assert served.client.answering() == 1
 
-        publish(saved, tmp_path / "whole" / "2")
-        (tmp_path / "whole" / "2" / "saved_model.pb").rename(broken / "saved_model.pb")
-        (tmp_path / "whole" / "2" / "variables").rename(broken / "variables")
-        served.repository.poll()
-        assert served.client.versions() == [(2, "AVAILABLE"), (1, "END")]
-        assert served.client.answering() == 2
-
-
-def test_broken_version_is_tried_once(tmp_path, caplog):
-    (tmp_path / "scale" / "1").mkdir(parents=True)
-    with serving(tmp_path, "scale") as served:
-        served.repository.poll()
-        served.repository.poll()
-    [message] = caplog.messages
-    assert "Version 1 of scale cannot be loaded" in message
+    publish(saved, whole)
+    for name in ("saved_model.pb", "variables"):
+        (whole / name).rename(broken / name)
+    served.repository.poll()
+    assert served.client.versions() == [(2, "AVAILABLE"), (1, "END")]
+    assert served.client.answering() == 2
 
 
-def test_removed_version_gives_way_to_the_next(saved, tmp_path, caplog):
-    publish(saved, tmp_path / "scale" / "1")
-    publish(saved, tmp_path / "scale" / "2")
-    with serving(tmp_path, "scale") as served:
-        (tmp_path / "scale" / "2").rename(tmp_path / "2")
-        served.repository.poll()
-        assert served.client.versions() == [(2, "END"), (1, "AVAILABLE")]
-        (tmp_path / "scale" / "1").rename(tmp_path / "1")
-        served.repository.poll()
-        assert served.client.versions() == [(2, "END"), (1, "END")]
-        assert status(served.client.answering) == NOT_FOUND
-        (tmp_path / "1").rename(tmp_path / "scale" / "1")
-        served.repository.poll()
-        assert served.client.answering() == 1
-        (tmp_path / "scale").rename(tmp_path / "gone")  # a disk that fails is not an order to stop
-        served.repository.poll()
-        assert str(tmp_path / "scale") in caplog.messages[-1]
-        assert served.client.answering() == 1
+def test_removed_version_gives_way_to_the_next(served, saved, scale, tmp_path, caplog):
+    publish(saved, scale / "2")
+    served.repository.poll()
+    (scale / "2").rename(tmp_path / "2")
+    served.repository.poll()
+    assert served.client.versions() == [(2, "END"), (1, "AVAILABLE")]
+    (scale / "1").rename(tmp_path / "1")
+    served.repository.poll()
+    assert served.client.versions() == [(2, "END"), (1, "END")]
+    with refused(NOT_FOUND):
+        served.client.answering()
+    (tmp_path / "1").rename(scale / "1")
+    served.repository.poll()
+    assert served.client.answering() == 1
+    scale.rename(tmp_path / "gone")  # a disk that fails is not an order to stop
+    served.repository.poll()
+    assert str(scale) in caplog.messages[-1]
+    assert served.client.answering() == 1
 
 
 def test_empty_base_path_waits_for_a_version(saved, tmp_path, caplog):
@@ -404,7 +364,8 @@ def test_empty_base_path_waits_for_a_version(saved, tmp_path, caplog):
     with serving(tmp_path, "scale") as served:
         served.repository.poll()
         assert f"{base} has no version of scale" in caplog.messages[0]
-        assert status(served.client.statuses) == NOT_FOUND
+        with refused(NOT_FOUND):
+            served.client.statuses()
         publish(saved, base / "1")
         served.repository.poll()
         assert served.client.answering() == 1
@@ -413,131 +374,68 @@ def test_empty_base_path_waits_for_a_version(saved, tmp_path, caplog):
 # Warm-up
 
 
-def test_warmup_requests_are_run_before_a_version_is_available(saved, tmp_path, monkeypatch):
-    publish(saved, tmp_path / "scale" / "1")
-    request = predict_request(name="any")
-    saved_models.write_warmup(tmp_path / "scale" / "1", [request] * 3)
+def test_warmup_requests_are_run_before_a_version_is_available(scale, monkeypatch):
+    request, seen = predict_request(name="any"), []
+    of_another_kind = PredictionLog(classify_log={}).SerializeToString()  # is skipped
+    saved_models.write_warmup(scale / "1", request, of_another_kind, request)
     model = Model("scale", load)
-    seen = []
 
     def predict(self, request):
         seen.append((request, model.versions()[0][1].state))
 
     monkeypatch.setattr(Servable, "predict", predict)
-    model.poll(ModelConfig(base_path=str(tmp_path / "scale")))
-    assert seen == [(request, ModelVersionStatus.LOADING)] * 3
+    model.poll(ModelConfig(base_path=str(scale)))
+    assert seen == [(request, ModelVersionStatus.LOADING)] * 2
     assert model.available() == [1]
     model.unload_all_but([])
     assert not model.available()
 
 
-def broken_warmup(file):
-    with tf.io.TFRecordWriter(str(file)) as writer:
-        writer.write(b"\xff\xff")
-
-
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("records", "named"),
     [
-        (lambda file: file.write_bytes(b"no TFRecord at all, just text"), "no TFRecord file"),
-        (broken_warmup, "no TFRecord file of PredictionLogs"),
-        (None, '"no"'),
+        ([], "no TFRecord file"),
+        ([b"\xff\xff"], "no TFRecord file of PredictionLogs"),
+        ([predict_request(), predict_request(signature="no")], '"no"'),
     ],
     ids=["noise", "no log", "signature"],
 )
-def test_version_whose_warmup_fails_is_not_served(saved, tmp_path, damage, named):
-    folder = tmp_path / "scale" / "1"
-    publish(saved, folder)
-    saved_models.write_warmup(folder, [predict_request(), predict_request(signature="no")])
-    if damage:
-        damage(folder / "assets.extra" / "tf_serving_warmup_requests")
-    with serving(tmp_path, "scale") as served:
+def test_version_whose_warmup_fails_is_not_served(scale, records, named):
+    saved_models.write_warmup(scale / "1", *records)
+    if not records:
+        file = scale / "1" / "assets.extra" / "tf_serving_warmup_requests"
+        file.write_bytes(b"no TFRecord at all, just text")
+    with serving(scale.parent, "scale") as served:
         [found] = served.client.statuses()
     assert found.state == ModelVersionStatus.END
     assert named in found.status.error_message
 
 
-def test_warmup_records_of_other_kinds_are_skipped(saved, tmp_path):
-    folder = tmp_path / "scale" / "1"
-    publish(saved, folder)
-    saved_models.write_warmup(folder, [predict_request()])
-    with tf.io.TFRecordWriter(str(folder / "assets.extra/tf_serving_warmup_requests")) as writer:
-        writer.write(saved_models.PredictionLog(classify_log={}).SerializeToString())
-    with serving(tmp_path, "scale") as served:
-        [found] = served.client.statuses()
-    assert found.state == ModelVersionStatus.AVAILABLE
-
-
 # The process
 
 
-def test_process_finishes_what_is_in_flight_at_sigterm(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    saved_models.write_warmup(tmp_path / "scale" / "1", [predict_request()])
-    process = start(
-        "--port=0",
-        "--model_name=scale",
-        f"--model_base_path={tmp_path / 'scale'}",
-        "--grpc_max_threads=2",
-    )
-    with ended_in_any_case(process):
-        line = process.stdout.readline()
-        assert line.startswith("Running gRPC ModelServer at 0.0.0.0:"), process.stderr.read()
-        client = Client(line.split(":")[1].split()[0])
-        busy = predict_request({"limit": np.int32(100_000)}, signature="count")
-        in_flight = client.prediction.Predict.future(busy, timeout=SECONDS)
-        client.predict(predict_request())
-        assert not in_flight.done()  # or the test shows nothing
-        process.send_signal(signal.SIGTERM)
-        assert in_flight.result().outputs["counted"].int_val[0] == 100_000
-        assert process.wait(SECONDS) == 0
-        log = process.stderr.read().splitlines()
-        [loaded] = [line for line in log if "Loaded version 1 of scale" in line]
-        assert loaded.endswith("warm-up requests: 1")
-        assert "Ending" in log[-1]
-
-
-def test_process_ends_connections_at_the_age_that_channel_arguments_say(saved, tmp_path):
-    publish(saved, tmp_path / "scale" / "1")
-    process = start(
-        "--port=0",
-        "--model_name=scale",
-        f"--model_base_path={tmp_path / 'scale'}",
-        "--grpc_channel_arguments=grpc.max_connection_age_ms=300,grpc.lb_policy_name=x",
-    )
-    with ended_in_any_case(process):
-        client = Client(process.stdout.readline().split(":")[1].split()[0])
-        states = Queue()
-        client.channel.subscribe(states.put)
-        assert client.answering() == 1
-        wait_until(
-            lambda: states.get(timeout=SECONDS) == grpc.ChannelConnectivity.IDLE,  # READY before
-            timeout=SECONDS,
-            what="the connection's end",
-        )
-
-
-def test_broken_model_ends_the_process(tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model_base_path={path}"], "saved_model.pb"),
+        (["--model_base_path={path}", "--port={port}"], "port {port} is in use"),
+        (["--model_config_file={path}/bad"], "ModelServerConfig"),
+        (["--model_config_file={path}/empty", "--grpc_socket_path=/none/s"], "unix:/none/s"),
+    ],
+    ids=["model", "port", "file", "socket"],
+)
+def test_process_that_cannot_start_says_why(tmp_path, flags, said):
     (tmp_path / "1").mkdir()
-    process = start("--port=0", "--model_name=broken", f"--model_base_path={tmp_path}")
-    with ended_in_any_case(process):
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    logged, said = err.splitlines()
-    assert "Version 1 of broken cannot be loaded" in logged
-    assert said.startswith("model_server: cannot start") and "saved_model.pb" in said
-    assert not out
-
-
-def test_taken_port_ends_the_process_at_once(tmp_path):
+    (tmp_path / "bad").write_text("improperly formatted file")
+    (tmp_path / "empty").write_text("model_config_list {}")
     with socket.create_server(("0.0.0.0", 0)) as other:
-        port = other.getsockname()[1]
-        process = start(f"--port={port}", f"--model_base_path={tmp_path}")
-        with ended_in_any_case(process):
-            _, err = process.communicate(timeout=SECONDS)
+        names = {"path": tmp_path, "port": other.getsockname()[1]}
+        with started(*(flag.format(**names) for flag in flags)) as process:
+            out, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    [line] = err.splitlines()
-    assert f"port {port} is in use" in line
+    assert said.format(**names) in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,8 +16,7 @@ from model_server.config import BatchingParameters
 from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.servable import Servable
 from tests import saved_models
-from tests.serving import SECONDS, predict_request
-from tutorial.processes import wait_until
+from tests.serving import SECONDS, predict_request, soon
 
 SOON = 50_000  # microseconds: long enough for requests to meet
 
@@ -32,7 +33,7 @@ class Recorder:
         self.batches.append(feeds["x"])
         self.timeouts.append(timeout)
         assert self.go_on.wait(SECONDS)
-        if feeds["x"].dtype != object and (feeds["x"] == -1).any():
+        if (feeds["x"] == -1).any():
             raise tf.errors.InvalidArgumentError(None, None, "minus one")
         return [feeds["x"] * 2 for _ in fetches]
 
@@ -42,32 +43,29 @@ def model():
     return Recorder()
 
 
+def batching(model, **parameters):
+    """Make a batcher of small batches, which is closed at the end of a `with` block."""
+    parameters = {"max_batch_size": 4, "batch_timeout_micros": SOON, **parameters}
+    return closing(Batcher(model, BatchingParameters(**parameters)))
+
+
 @pytest.fixture
-def batch(model):
-    """Make a function that runs arrays at the same time, and gives back outputs or errors."""
-    batchers = []
+def batcher(model):
+    with batching(model) as batcher:
+        yield batcher
 
-    def make(**parameters):
-        parameters = {"max_batch_size": 4, "batch_timeout_micros": SOON, **parameters}
-        batcher = Batcher(model, BatchingParameters(**parameters))
-        batchers.append(batcher)
 
-        def run(*arrays, timeout=SECONDS, fetches="y"):
-            def one(array):
-                try:
-                    return batcher.run({"x": array}, list(fetches), timeout)[0]
-                except tf.errors.OpError as error:
-                    return error
+def together(batcher, *arrays, timeout=SECONDS):
+    """Run arrays at the same time; return outputs or errors."""
 
-            with ThreadPoolExecutor(len(arrays)) as pool:
-                return list(pool.map(one, arrays))
+    def one(array):
+        try:
+            return batcher.run({"x": array}, ["y"], timeout)[0]
+        except tf.errors.OpError as error:
+            return error
 
-        return run
-
-    yield make
-    model.go_on.set()
-    for batcher in batchers:
-        batcher.close()
+    with ThreadPoolExecutor(len(arrays)) as pool:
+        return list(pool.map(one, arrays))
 
 
 def row(*values):
@@ -78,52 +76,47 @@ def sizes(model):
     return sorted(len(x) for x in model.batches)
 
 
-def test_requests_are_run_together_and_answered_apart(batch, model):
+def test_requests_are_run_together_and_answered_apart(batcher, model):
     arrays = [np.full((n, 2), n, np.float32) for n in (1, 2, 1)]
-    outputs = batch()(*arrays)
+    outputs = together(batcher, *arrays)
     assert sizes(model) == [4]
     for array, output in zip(arrays, outputs, strict=True):
         np.testing.assert_array_equal(output, array * 2, strict=True)
 
 
-def test_one_request_is_run_when_its_time_is_over(batch, model):
+def test_one_request_is_run_when_its_time_is_over(batcher, model):
     started = time.monotonic()
-    [output] = batch()(row(3))
+    [output] = together(batcher, row(3))
     assert time.monotonic() - started >= SOON / 1e6
     assert output.tolist() == [[6]]
     assert sizes(model) == [1]
 
 
-def test_different_shapes_and_dtypes_are_never_mixed(batch, model):
+def test_different_shapes_and_dtypes_are_never_mixed(batcher, model):
     arrays = [row(1), row(1, 2), np.array([[1]], np.int32), row(5)]
-    outputs = batch()(*arrays)
-    assert {(x.shape, x.dtype.name) for x in model.batches} == {
-        ((2, 1), "float32"),
-        ((1, 2), "float32"),
-        ((1, 1), "int32"),
-    }
+    outputs = together(batcher, *arrays)
+    kinds = sorted((x.dtype.name, x.shape) for x in model.batches)
+    assert kinds == [("float32", (1, 2)), ("float32", (2, 1)), ("int32", (1, 1))]
     assert [output.tolist() for output in outputs] == [[[2]], [[2, 4]], [[2]], [[10]]]
 
 
-def test_request_larger_than_a_batch_is_refused(batch, model):
-    [error] = batch()(np.zeros((5, 1), np.float32))
-    assert isinstance(error, tf.errors.InvalidArgumentError)
-    [error] = batch()(np.zeros((2**31, 0), np.float32))  # claims rows without a byte of content
-    assert "2147483648 rows; max_batch_size is 4" in error.message
+def test_request_larger_than_a_batch_is_refused(batcher, model):
+    for rows, columns in ((5, 1), (2**31, 0)):  # even rows without a byte of content
+        [error] = together(batcher, np.zeros((rows, columns), np.float32))
+        assert isinstance(error, tf.errors.InvalidArgumentError)
+        assert f"{rows} rows; max_batch_size is 4" in error.message
     assert not model.batches
 
 
-def test_full_queue_is_unavailable(batch, model):
+def test_full_queue_is_unavailable(model):
     model.go_on.clear()
-    run = batch(max_batch_size=1, num_batch_threads=1, max_enqueued_batches=2)
-    with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(run, row(0))]
-        wait_until(lambda: model.batches, timeout=SECONDS, what="the first batch to run")
-        calls += [pool.submit(run, row(n)) for n in range(1, 8)]
+    limits = {"max_batch_size": 1, "num_batch_threads": 1, "max_enqueued_batches": 2}
+    with batching(model, **limits) as batcher, ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(together, batcher, row(0))]
+        soon(lambda: model.batches)
+        calls += [pool.submit(together, batcher, row(n)) for n in range(1, 8)]
         refused = 8 - 1 - 2
-        wait_until(
-            lambda: sum(call.done() for call in calls) == refused, timeout=SECONDS, what="refusals"
-        )
+        soon(lambda: sum(call.done() for call in calls) == refused)
         model.go_on.set()
         outputs = [call.result()[0] for call in calls]
     errors = [error for error in outputs if isinstance(error, tf.errors.UnavailableError)]
@@ -133,35 +126,33 @@ def test_full_queue_is_unavailable(batch, model):
     assert sizes(model) == [1] * 3
 
 
-def test_batches_run_at_once_on_as_many_threads_as_told(batch, model):
+def test_batches_run_at_once_on_as_many_threads_as_told(model):
     model.go_on.clear()
-    run = batch(max_batch_size=1, num_batch_threads=3, max_enqueued_batches=100)
-    with ThreadPoolExecutor(1) as pool:
-        outputs = pool.submit(run, *[row(n) for n in range(6)])
-        wait_until(lambda: len(model.batches) == 3, timeout=SECONDS, what="three batches")
+    limits = {"max_batch_size": 1, "num_batch_threads": 3, "max_enqueued_batches": 100}
+    with batching(model, **limits) as batcher, ThreadPoolExecutor(1) as pool:
+        outputs = pool.submit(together, batcher, *[row(n) for n in range(6)])
+        soon(lambda: len(model.batches) == 3)
         time.sleep(0.2)
         assert len(model.batches) == 3
         model.go_on.set()
         assert [output.item() for output in outputs.result()] == [0, 2, 4, 6, 8, 10]
 
 
-def test_error_reaches_those_who_ran_together(batch):
-    outputs = batch()(row(-1), row(1), row(1, 2))
-    assert [getattr(output, "message", None) for output in outputs] == [
-        "minus one",
-        "minus one",
-        None,
-    ]
+def test_error_reaches_those_who_ran_together(batcher):
+    outputs = together(batcher, row(-1), row(1), row(1, 2))
+    messages = [getattr(output, "message", None) for output in outputs]
+    assert messages == ["minus one", "minus one", None]
 
 
-def test_request_that_waits_longer_than_its_deadline_is_refused(batch, model):
-    [error] = batch(batch_timeout_micros=200_000)(row(1), timeout=0.05)
+def test_request_that_waits_longer_than_its_deadline_is_refused(model):
+    with batching(model, batch_timeout_micros=200_000) as batcher:
+        [error] = together(batcher, row(1), timeout=0.05)
     assert isinstance(error, tf.errors.ResourceExhaustedError)
     assert not model.batches
 
 
-def test_run_lasts_as_long_as_the_longest_deadline(batch, model):
-    batch()(row(1), timeout=3)
+def test_run_lasts_as_long_as_the_longest_deadline(batcher, model):
+    together(batcher, row(1), timeout=3)
     assert 2.5 < model.timeouts[0] < 3
 
 
@@ -169,38 +160,33 @@ def test_run_lasts_as_long_as_the_longest_deadline(batch, model):
     "feeds", [{"x": np.float32(1)}, {"x": np.zeros((2, 1)), "z": np.zeros((3, 1))}]
 )
 def test_inputs_without_common_rows_are_refused(model, feeds):
-    batcher = Batcher(model, BatchingParameters())
-    with pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"):
+    with (
+        batching(model) as batcher,
+        pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"),
+    ):
         batcher.run({n: np.asarray(a) for n, a in feeds.items()}, ["y"], 1)
-    batcher.close()
 
 
 @pytest.mark.parametrize("output", [np.zeros(()), np.zeros((3, 1))])
 def test_output_without_the_rows_of_its_inputs_is_refused(output):
-    batcher = Batcher(lambda *_: [output], BatchingParameters())
-    with pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"):
+    with (
+        batching(lambda *_: [output]) as batcher,
+        pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"),
+    ):
         batcher.run({"x": row(1)}, ["y"], 1)
-    batcher.close()
 
 
 def test_empty_request_is_run_alone(model):
-    batcher = Batcher(model, BatchingParameters())
-    batcher.run({"x": np.zeros((0, 2))}, ["y"], 1)
-    batcher.close()
+    with batching(model) as batcher:
+        batcher.run({"x": np.zeros((0, 2))}, ["y"], 1)
     assert [x.shape for x in model.batches] == [(0, 2)]
 
 
-def test_saved_model_with_batching(tmp_path, monkeypatch):
-    runs = []
-    run_alone = Servable._run_alone
-
-    def recording(self, feeds, fetches, timeout):
-        runs.append(sorted(feeds))
-        return run_alone(self, feeds, fetches, timeout)
-
-    monkeypatch.setattr(Servable, "_run_alone", recording)
+def test_saved_model_with_batching(tmp_path):
     parameters = BatchingParameters(max_batch_size=8, batch_timeout_micros=SOON * 4)
-    served = Servable(TensorFlowEngine(saved_models.save_scale(tmp_path / "1")), parameters)
+    engine = TensorFlowEngine(saved_models.save_scale(tmp_path / "1"))
+    engine.run = mock.Mock(wraps=engine.run)
+    served = Servable(engine, parameters)
 
     def ask(n):
         return served.predict(predict_request({"x": np.full((1, 3), n, np.float32)}))
@@ -212,7 +198,8 @@ def test_saved_model_with_batching(tmp_path, monkeypatch):
         numbers, texts = pool.map(ask, range(4)), pool.map(words, range(4))
         assert [a.outputs["scaled"].float_val[0] for a in numbers] == [0, 2, 4, 6]
         assert [a.outputs["upper"].string_val[0] for a in texts] == [b"0", b"1", b"2", b"3"]
-    assert sorted(runs) == [["serving_default_x:0"], ["words_text:0"]]
+    runs = sorted(list(call.args[0]) for call in engine.run.call_args_list)
+    assert runs == [["serving_default_x:0"], ["words_text:0"]]
     with pytest.raises(tf.errors.InvalidArgumentError):
         served.predict(predict_request({"x": np.ones((1, 3), np.int32)}))
     served.close()
@@ -233,8 +220,7 @@ def test_parameters_are_read_and_those_that_are_ignored_are_logged(tmp_path, cap
     assert config.read_batching_parameters(file) == BatchingParameters(
         max_batch_size=128, batch_timeout_micros=0, max_enqueued_batches=7, num_batch_threads=8
     )
-    ignored = [line.split()[1] for line in caplog.messages]
-    assert ignored == [
+    assert [line.split()[1] for line in caplog.messages] == [
         "thread_pool_name",
         "allowed_batch_sizes",
         "pad_variable_length_inputs",

@@ -1,7 +1,8 @@
 """Several models, version policies, labels, reloads: what a ModelServerConfig says is served."""
 
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 import grpc
 import pytest
@@ -19,16 +20,15 @@ from tests.serving import (
     MODEL,
     SECONDS,
     Client,
-    assert_refused,
-    ended_in_any_case,
-    fill_spec,
+    client_of,
     load,
+    model_spec,
     publish,
+    refused,
     serving,
-    start,
-    status,
+    soon,
+    started,
 )
-from tutorial.processes import wait_until
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 FAILED = grpc.StatusCode.FAILED_PRECONDITION
@@ -91,7 +91,8 @@ def test_models_come_and_go(saved, three, served):
     served.reload(scale="", other="")
     assert (served.client.answering(), served.client.answering(name="other")) == (10, 5)
     served.reload(other="")
-    assert_refused(served.client.answering, NOT_FOUND, '"scale"')
+    with refused(NOT_FOUND, '"scale"'):
+        served.client.answering()
     assert served.client.versions() == [(10, "END")]
     assert served.client.answering(name="other") == 5
     served.reload(scale="")
@@ -104,21 +105,25 @@ def test_labels_stand_for_versions_and_can_be_moved(served):
     served.reload(scale=BOTH + LABELS.format(2, 10))
     assert [client.answering(label=label) for label in ("stable", "canary")] == [2, 10]
     assert client.versions(label="stable") == [(2, "AVAILABLE")]
-    request = GetModelMetadataRequest(metadata_field=["signature_def"])
-    fill_spec(request.model_spec, name="scale", label="stable")
+    spec = model_spec(label="stable")
+    request = GetModelMetadataRequest(metadata_field=["signature_def"], model_spec=spec)
     response = client.prediction.GetModelMetadata(request, timeout=SECONDS)
     assert response.model_spec.version.value == 2
 
     served.reload(scale=BOTH + LABELS.format(10, 2))
     assert [client.answering(label=label) for label in ("stable", "canary")] == [10, 2]
     served.reload(scale=BOTH)
-    assert_refused(lambda: client.answering(label="stable"), INVALID, '"stable"')
+    with refused(INVALID, '"stable"'):
+        client.answering(label="stable")
 
 
 def test_label_for_an_unavailable_version_is_refused_and_changes_nothing(served):
+    with refused(FAILED, "version"):  # nothing is loaded yet
+        served.reload(scale=BOTH + LABELS.format(2, 10))
     served.reload(scale=BOTH)
     served.reload(scale=BOTH + LABELS.format(2, 10))
-    assert_refused(lambda: served.reload(scale=LABELS.format(2, 1)), FAILED, "version 1")
+    with refused(FAILED, "version 1"):
+        served.reload(scale=LABELS.format(2, 1))
     assert [served.client.answering(label=label) for label in ("stable", "canary")] == [2, 10]
     assert [state for _, state in served.client.versions()] == ["AVAILABLE"] * 2
 
@@ -127,9 +132,10 @@ def test_new_labels_may_stand_for_unavailable_versions_where_that_is_allowed(thr
     with serving(three, labels_for_unavailable=True) as served:
         served.reload(scale=BOTH + LABELS.format(2, 1))
         assert served.client.answering(label="stable") == 2
-        assert status(lambda: served.client.answering(label="canary")) == NOT_FOUND
-        moved = BOTH + LABELS.format(1, 1)
-        assert status(lambda: served.reload(scale=moved)) == FAILED  # stable loses what it has
+        with refused(NOT_FOUND):
+            served.client.answering(label="canary")
+        with refused(FAILED):
+            served.reload(scale=BOTH + LABELS.format(1, 1))  # stable would lose what it has
         assert served.client.answering(label="stable") == 2
 
 
@@ -147,16 +153,16 @@ def test_refused_configuration_changes_nothing(served, text, named):
     served.reload(scale="")
     listed = f"model_config_list {{ {text} }}" if text else ""
     request = ReloadConfigRequest(config=text_format.Parse(listed, ModelServerConfig()))
-    reload = served.client.model.HandleReloadConfigRequest
-    assert_refused(lambda: reload(request, timeout=SECONDS), INVALID, named)
+    with refused(INVALID, named):
+        served.client.model.HandleReloadConfigRequest(request, timeout=SECONDS)
     assert served.client.answering() == 10
 
 
 def test_reload_says_which_new_model_cannot_be_loaded(three, served):
     (three / "broken" / "1").mkdir(parents=True)
     served.reload(scale="")
-    reload = lambda: served.reload(scale="", broken="")  # noqa: E731
-    assert_refused(reload, grpc.StatusCode.UNKNOWN, "version 1 of broken")
+    with refused(grpc.StatusCode.UNKNOWN, "version 1 of broken"):
+        served.reload(scale="", broken="")
     assert served.client.answering() == 10
 
 
@@ -164,12 +170,12 @@ def test_reload_waits_for_a_new_model_and_blocks_no_other(saved, three, served):
     served.repository.repeat(served.repository.poll, 0.05)
     later = ReloadConfigRequest(config=served.config(late=""))
     waiting = served.client.model.HandleReloadConfigRequest.future(later, timeout=SECONDS)
-    wait_until(lambda: "late" in served.repository._models, timeout=SECONDS, what="the reload")
+    soon(lambda: "late" in served.repository._models)
     publish(saved, three / "late" / "1")
     waiting.result()
     assert served.client.answering(name="late") == 1
-    never = lambda: served.reload(timeout=0.5, late="", never="")  # noqa: E731
-    assert status(never) == grpc.StatusCode.DEADLINE_EXCEEDED
+    with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+        served.reload(timeout=0.5, late="", never="")
     served.reload(scale="")
     assert served.client.answering() == 10
 
@@ -195,21 +201,16 @@ def test_file_that_is_no_configuration(tmp_path, content, error):
 
 def test_changed_file_is_read_again_and_a_bad_one_changes_nothing(served, tmp_path, caplog):
     file = tmp_path / "models.config"
+    served.reload(scale="")
     file.write_text(text_format.MessageToString(served.config(scale="")))
     served.repository.repeat(lambda: served.repository.reload(config.read_models(file)), 0.05)
-    known = lambda: status(served.client.answering) == grpc.StatusCode.OK  # noqa: E731
-    wait_until(known, timeout=SECONDS, what="version 10")
     for bad in ("improperly formatted file", ""):
         file.write_text(bad)
         time.sleep(0.2)
         assert served.client.answering() == 10
     assert any("ModelServerConfig" in line for line in caplog.messages)
     file.write_text(text_format.MessageToString(served.config(scale=ONLY_1)))
-    wait_until(
-        lambda: served.client.versions() == [(10, "END"), (1, "AVAILABLE")],
-        timeout=SECONDS,
-        what="version 1",
-    )
+    soon(lambda: served.client.versions() == [(10, "END"), (1, "AVAILABLE")])
 
 
 @pytest.mark.parametrize(
@@ -229,28 +230,30 @@ def test_metrics_are_served_only_where_the_file_says(tmp_path, text, path):
 # The process
 
 
-def test_process_with_a_configuration_file(three, tmp_path):
+def test_process_takes_a_configuration_file_a_socket_and_channel_arguments(three, tmp_path):
     file, socket = tmp_path / "models.config", tmp_path / "s"
     models = MODEL.format("scale", three, BOTH + LABELS.format(2, 10))
     file.write_text(f"model_config_list: {{ {models} }}")
-    process = start(
-        "--port=0",
+    with started(
         f"--model_config_file={file}",
         "--model_config_file_poll_wait_seconds=1",
         "--allow_version_labels_for_unavailable_models",
         f"--grpc_socket_path={socket}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=300,grpc.lb_policy_name=x",
         "--tensorflow_intra_op_parallelism=1",
         "--enable_batching=true",
-    )
-    with ended_in_any_case(process):
-        assert process.stdout.readline(), process.stderr.read()
+    ) as process:
+        client, states = client_of(process), Queue()
+        client.channel.subscribe(states.put)
+        assert client.answering() == 10
+        for state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.IDLE):
+            soon(lambda state=state: states.get(timeout=SECONDS) == state)
+
         assert str(socket) in process.stdout.readline()
-        client = Client(0, f"unix:{socket}")
+        client = Client(f"unix:{socket}")
         assert client.answering(label="stable") == 2
         file.write_text(file.read_text().replace('"stable" value: 2', '"stable" value: 10'))
-        wait_until(
-            lambda: client.answering(label="stable") == 10, timeout=SECONDS, what="the new file"
-        )
+        soon(lambda: client.answering(label="stable") == 10)
         process.terminate()
         assert process.wait(SECONDS) == 0
 
@@ -259,9 +262,8 @@ def test_file_is_read_once_without_polling(three, tmp_path):
     file = tmp_path / "models.config"
     text = f"model_config_list: {{ {MODEL.format('scale', three, ONLY_1)} }}"
     file.write_text(text)
-    process = start("--port=0", f"--model_config_file={file}", "--file_system_poll_wait_seconds=0")
-    with ended_in_any_case(process):
-        client = Client(process.stdout.readline().split(":")[1].split()[0])
+    with started(f"--model_config_file={file}", "--file_system_poll_wait_seconds=0") as process:
+        client = client_of(process)
         file.write_text(text.replace("versions: 1", "versions: 2"))
         time.sleep(1.5)
         assert client.versions() == [(1, "AVAILABLE")]
@@ -272,41 +274,20 @@ def test_socket_path_is_taken_over_from_a_server_that_left_it(tmp_path):
     for _ in range(2):  # the second finds the file, and perhaps the first still there
         server, _ = create_server(Repository(load), "127.0.0.1:0", socket_path=str(path))
         server.start()
-    assert status(Client(0, f"unix:{path}").answering) == NOT_FOUND
+    with refused(NOT_FOUND):
+        Client(f"unix:{path}").answering()
     server.stop(None)
 
 
-@pytest.mark.parametrize(
-    ("text", "flags", "said"),
-    [
-        ("improperly formatted file", [], "ModelServerConfig"),
-        (MODEL.format("m", "/none", LABELS.format(1, 1)), [], '"stable"'),
-        (MODEL.format("m", "m", ""), [], '"m/m"'),
-        ("model_config_list {}", ["--grpc_socket_path=/none/s"], "unix:/none/s"),
-    ],
-    ids=["bad", "labels", "relative", "socket"],
-)
-def test_process_that_cannot_start_says_why(tmp_path, text, flags, said):
-    file = tmp_path / "models.config"
-    file.write_text(f"model_config_list {{ {text} }}" if text.startswith("config") else text)
-    process = start("--port=0", f"--model_config_file={file}", *flags)
-    with ended_in_any_case(process):
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert said in err.splitlines()[-1]
-    assert "Traceback" not in err
-
-
 def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path):
-    flags = "--port=0", "--model_name=scale", f"--model_base_path={tmp_path / 'scale'}"
-    waiting, ended = start(*flags), start(*flags)
-    with ended_in_any_case(waiting), ended_in_any_case(ended):
+    flags = "--model_name=scale", f"--model_base_path={tmp_path / 'scale'}"
+    with ThreadPoolExecutor() as pool, started(*flags) as waiting, started(*flags) as ended:
         for process in (waiting, ended):
             assert str(tmp_path / "scale") in process.stderr.readline()
         ended.terminate()
         assert ended.wait(SECONDS) == 0
-        ready = threading.Event()
-        threading.Thread(target=lambda: waiting.stdout.readline() and ready.set()).start()
-        assert not ready.wait(0.5)
+        ready = pool.submit(client_of, waiting)
+        time.sleep(0.5)
+        assert not ready.done()
         publish(saved, tmp_path / "scale" / "1")
-        assert ready.wait(SECONDS)
+        assert ready.result(SECONDS).answering() == 1

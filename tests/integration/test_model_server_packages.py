@@ -5,29 +5,15 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from tutorial.processes import free_port
+from tutorial.services import ROOT
 
-ROOT = Path(__file__).parents[2]
 LISTED = ROOT / "model_server" / "requirements.txt"
-PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.M)
-
-
-def pins(path):
-    return dict(PIN.findall(path.read_text()))
-
-
-def test_versions_are_the_projects():
-    listed = pins(LISTED)
-    assert {"tensorflow", "tensorflow-serving-api", "grpcio", "waitress"} <= set(listed)
-    assert listed.items() <= pins(ROOT / "requirements.txt").items()
-    wanted = re.findall(r"^[a-z0-9-]+", (LISTED.with_suffix(".in")).read_text(), re.M)
-    assert sorted(wanted) == sorted(listed), "make lock"
 
 
 def test_server_needs_no_other_package(tmp_path):
-    listed = pins(LISTED)
+    listed = set(re.findall(r"^([a-z0-9-]+)==", LISTED.read_text(), re.M))
     unlisted = [
         module
         for module, owners in importlib.metadata.packages_distributions().items()
@@ -39,17 +25,14 @@ def test_server_needs_no_other_package(tmp_path):
         "import runpy, sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(',')));"
         "runpy.run_module('model_server', run_name='__main__', alter_sys=True)"
     )
+    flags = [
+        "--port=0",
+        f"--rest_api_port={free_port()}",  # or its packages are not imported
+        f"--model_base_path={tmp_path}",
+        f"--model_config_file={tmp_path / 'none'}",
+    ]
     ended = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "--port=0",
-            f"--rest_api_port={free_port()}",  # or its packages are not imported
-            f"--model_base_path={tmp_path}",
-            f"--model_config_file={tmp_path / 'none'}",
-            ",".join([*unlisted, "gateway", "tutorial"]),
-        ],
+        [sys.executable, "-c", code, *flags, ",".join([*unlisted, "gateway", "tutorial"])],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -64,8 +47,6 @@ def test_image_serves_with_tensorflows_version_by_default():
     dockerfile = (ROOT / "Dockerfile.model").read_text()
     stages = re.findall(r"^FROM (\S+) AS (\S+)", dockerfile, re.M)
     assert stages[-1] == ("${SERVING_IMAGE}", "serving")
-    version = re.search(r"SERVING_IMAGE=docker.io/tensorflow/serving:(\S+)", dockerfile)[1]
-    assert version == pins(LISTED)["tensorflow"]
 
 
 def test_image_starts_the_model_server_with_flags_that_it_knows():

@@ -18,12 +18,6 @@ from tests.fake_model import CONTRACT, FakeModel, serve, signature
 from tests.pictures import encoded, png
 
 
-@pytest.fixture
-def gateway(fake_model, contract_file):
-    """A test client of a gateway in front of the fake model."""
-    return create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
-
-
 def test_predict_returns_scores_in_the_models_order(gateway):
     answer = gateway.post("/predict", **files(png("lime")))
     assert answer.status_code == 200
@@ -41,22 +35,22 @@ def test_predict_asks_the_model_once_for_several_pictures(gateway, fake_model):
     ("name", "dtype", "green"),
     [("", types_pb2.DT_UINT8, 255), ("serving_default", types_pb2.DT_FLOAT, 1)],
 )
-def test_predict_calls_the_signature_in_the_settings(fake_model, contract_file, name, dtype, green):
+def test_predict_calls_the_signature_in_the_settings(
+    make_app, fake_model, contract_file, name, dtype, green
+):
     contract_file.write_text(json.dumps(CONTRACT | {"preprocessing": "xception"}))
-    gateway = create_app(
-        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_SIGNATURE=name
-    ).test_client()
+    gateway = make_app(MODEL_SIGNATURE=name).test_client()
     assert gateway.post("/predict", **files(png("lime"))).json["green"] == green
     assert fake_model[0].requests[0].inputs["photo"].dtype == dtype
 
 
-@pytest.mark.parametrize(("setting", "version", "label"), [("7", 7, ""), ("canary", 0, "canary")])
+@pytest.mark.parametrize(
+    ("setting", "version", "label"), [("", 0, ""), ("7", 7, ""), ("canary", 0, "canary")]
+)
 def test_classify_asks_for_the_version_in_the_settings(
-    fake_model, contract_file, setting, version, label
+    make_app, fake_model, setting, version, label
 ):
-    gateway = create_app(
-        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, MODEL_VERSION=setting
-    ).test_client()
+    gateway = make_app(MODEL_VERSION=setting).test_client()
     answer = gateway.post("/classify", **files(png("red"))).json
     assert answer["model"]["version"] == (version or 1)
     spec = fake_model[0].requests[0].model_spec
@@ -78,23 +72,23 @@ def test_classify_ranks_labels_and_names_the_model_and_the_seconds(gateway):
     assert best == ["red", "blue"]
 
 
-def test_rank_leaves_probabilities_as_they_are(contract_file):
-    contract = Contract("fake", "serving_default", "none", ("a", "b"), "probabilities")
-    rows = rank(np.array([0.25, 0.75], np.float32), contract)
-    assert [(row["label"], row["probability"]) for row in rows] == [("b", 0.75), ("a", 0.25)]
-
-
-def test_rank_takes_large_logits():
-    contract = Contract("fake", "serving_default", "none", ("a", "b", "c"), "logits")
-    rows = rank(np.array([1e4, 1e4, -1e4], np.float32), contract)
-    assert [row["probability"] for row in rows] == [0.5, 0.5, 0.0]
+@pytest.mark.parametrize(
+    ("kind", "scores", "ranked"),
+    [
+        ("probabilities", [0.25, 0.75], [("b", 0.75), ("a", 0.25)]),
+        ("logits", [1e4, 1e4, -1e4], [("a", 0.5), ("b", 0.5), ("c", 0.0)]),
+    ],
+)
+def test_rank_keeps_probabilities_and_takes_large_logits(kind, scores, ranked):
+    contract = Contract("fake", "serving_default", "none", tuple("abc"[: len(scores)]), kind)
+    rows = rank(np.array(scores, np.float32), contract)
+    assert [(row["label"], row["probability"]) for row in rows] == ranked
 
 
 def test_predict_refuses_a_bad_picture_before_it_asks_the_model(gateway, fake_model):
     fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
-    assert "not a whole picture" in problem_in(
-        gateway.post("/predict", **files(b"not a picture")), "bad-picture"
-    )
+    answer = gateway.post("/predict", **files(b"not a picture"))
+    assert "not a whole picture" in problem_in(answer, "bad-picture")
 
 
 def test_predict_names_the_bad_picture_among_several(gateway, fake_model):
@@ -112,26 +106,21 @@ def test_predict_answers_502_for_a_model_that_does_not_fit_the_labels(gateway, f
     problem_in(gateway.post("/predict", **files(png("red"))), "model-failed")
 
 
-def post_within(app, seconds: float, **options) -> tuple:
+def post_within(app, seconds: float | str) -> tuple:
     """Return an answer, and the seconds that it took; the request allows `seconds`."""
     begun = time.monotonic()
     header = {"Request-Timeout": str(seconds)}
-    answer = app.test_client().post("/predict", headers=header, **options, **files(png("red")))
+    answer = app.test_client().post("/predict", headers=header, **files(png("red")))
     return answer, time.monotonic() - begun
 
 
-def test_predict_gives_the_model_the_callers_time(contract_file):
-    app = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file)
-    answer, seconds = post_within(app, 0.4)
+@pytest.mark.parametrize(("allowed", "settings"), [(0.4, {}), ("inf", {"REQUEST_TIMEOUT": 0.4})])
+def test_predict_waits_for_the_model_as_long_as_caller_and_gateway_allow(
+    make_app, allowed, settings
+):
+    answer, seconds = post_within(make_app(MODEL_ADDRESS="127.0.0.1:1", **settings), allowed)
     problem_in(answer, "out-of-time")
     assert 0.3 < seconds < 1
-
-
-def test_predict_gives_no_more_time_than_the_gateways_own(contract_file):
-    app = create_app(MODEL_ADDRESS="127.0.0.1:1", CONTRACT=contract_file, REQUEST_TIMEOUT=0.3)
-    answer, seconds = post_within(app, "inf")
-    problem_in(answer, "out-of-time")
-    assert seconds < 1
 
 
 def test_predict_asks_no_model_when_the_time_is_up(gateway, fake_model):
@@ -139,12 +128,12 @@ def test_predict_asks_no_model_when_the_time_is_up(gateway, fake_model):
     assert not fake_model[0].requests
 
 
-def test_predict_gives_the_models_time_out_once(contract_file):
+def test_predict_gives_the_models_time_out_once(make_app):
     """The first request asks for metadata too: both calls share MODEL_TIMEOUT."""
     model = FakeModel(delay=0.8)
     model.metadata_delay = 0.8
     with serve(model) as address:
-        app = create_app(MODEL_ADDRESS=address, CONTRACT=contract_file, MODEL_TIMEOUT=1.0)
+        app = make_app(MODEL_ADDRESS=address, MODEL_TIMEOUT=1.0)
         answer, seconds = post_within(app, 8)
         problem_in(answer, "out-of-time")
         assert seconds < 1.3

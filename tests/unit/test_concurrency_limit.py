@@ -10,7 +10,7 @@ from gateway.errors import BusyError
 from gateway.operations.concurrency_limit import ConcurrencyLimit
 
 
-def test_requests_over_the_limit_are_refused_until_an_answer_has_ended():
+def test_limit_refuses_further_requests_until_an_answer_has_ended():
     app = Flask(__name__, static_folder=Path(__file__).parent, static_url_path="/static")
     hold, entered = threading.Event(), threading.Semaphore(0)
     limit = ConcurrencyLimit(app, most=2)

@@ -1,6 +1,6 @@
 """gateway/incoming: which requests are read, and what the others are told."""
 
-import io
+import os
 import socket
 import time
 import tracemalloc
@@ -11,33 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from gateway.app import create_app
-from gateway.errors import MAX_BYTES
+from gateway.errors import MAX_BYTES, BlockedError
 from gateway.incoming import MAX_FETCHES, uploaded_files
 from tests.app_client import files, problem_in
-from tests.pictures import encoded, noise, png
+from tests.pictures import png
 from tutorial.hostile import dripping, tcp_server
 
 
-@pytest.fixture
-def gateway(fake_model, contract_file):
-    return create_app(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
-
-
-@pytest.fixture
-def start(fake_model, contract_file):
-    """A function that makes a gateway's test client that may fetch from one more origin."""
-
-    def start(origin: str):
-        return create_app(
-            MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=origin
-        ).test_client()
-
-    return start
-
-
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/octet-stream"])
-def test_a_picture_as_the_body_is_read(gateway, kind):
+def test_predict_reads_a_picture_as_the_body(gateway, kind):
     answer = gateway.post("/predict", data=png("blue"), content_type=kind)
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
 
@@ -45,12 +27,12 @@ def test_a_picture_as_the_body_is_read(gateway, kind):
 # URLs
 
 
-def test_urls_are_fetched_side_by_side_and_stay_in_order(start, fake_model, picture_server):
+def test_predict_keeps_the_order_of_urls(make_app, fake_model, picture_server):
     folder, address = picture_server
     colours = ["red", "lime", "blue"] * 10 + ["red", "lime"]
     for colour in set(colours):
         (folder / f"{colour}.png").write_bytes(png(colour))
-    gateway = start(f"{address}/")
+    gateway = make_app(ALLOWED_ORIGINS=f"{address}/").test_client()
     urls = [f"{address}/{colour}.png" for colour in colours]
     answer = gateway.post("/predict", json={"urls": urls})
     seen = [max(scores, key=scores.get) for scores in answer.json]
@@ -65,7 +47,7 @@ def test_urls_are_fetched_side_by_side_and_stay_in_order(start, fake_model, pict
     assert answer.json["index"] == 5
 
 
-def test_no_more_is_fetched_than_a_request_may_have(gateway, monkeypatch):
+def test_predict_fetches_no_more_than_a_request_may_have(gateway, monkeypatch):
     fetched = []
 
     def fetch(url, *, count, **_):
@@ -81,39 +63,28 @@ def test_no_more_is_fetched_than_a_request_may_have(gateway, monkeypatch):
     assert len(fetched) <= 4 + MAX_FETCHES  # four fit, and each thread may be under way with one
 
 
-def test_downloads_end_as_soon_as_they_have_too_many_bytes(start):
+def test_predict_ends_downloads_as_soon_as_they_have_too_many_bytes(make_app):
     """Each of eight files is small enough, and none of them ever ends."""
-
     head = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(MAX_BYTES // 2)
     with tcp_server(dripping(head, every=0.2, times=30)) as port:
         address = f"http://127.0.0.1:{port}/"
-        begun = time.monotonic()
-        answer = start(address).post("/predict", json={"urls": [address] * 8})
+        gateway, begun = make_app(ALLOWED_ORIGINS=address).test_client(), time.monotonic()
+        answer = gateway.post("/predict", json={"urls": [address] * 8})
     assert "20 MB" in problem_in(answer, "too-large")
     assert time.monotonic() - begun < 3
 
 
-def test_every_blocked_address_gets_the_same_answer(gateway, picture_server):
-    bodies = {
-        problem_in(gateway.post("/predict", json={"url": url}), "blocked-address")
-        for url in (
-            f"{picture_server[1]}/blue.png",
-            "http://169.254.169.254/latest/meta-data/",
-            "http://localhost/",
-            "file:///etc/passwd",
-            "http://user:password@8.8.8.8/",
-            "nonsense",
-        )
-    }
-    [body] = bodies
-    assert "public internet" in body
+@pytest.mark.parametrize("url", ["http://169.254.169.254/", "http://localhost/", "nonsense"])
+def test_predict_gives_every_blocked_url_the_same_message(gateway, url):
+    answer = gateway.post("/predict", json={"url": url})
+    assert problem_in(answer, "blocked-address") == str(BlockedError())
 
 
-def test_a_slow_origin_uses_up_the_callers_time(start):
+def test_predict_leaves_a_slow_origin_when_the_callers_time_is_up(make_app):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        begun = time.monotonic()
-        answer = start(url).post("/predict", headers={"Request-Timeout": "0.4"}, json={"url": url})
+        gateway, begun = make_app(ALLOWED_ORIGINS=url).test_client(), time.monotonic()
+        answer = gateway.post("/predict", headers={"Request-Timeout": "0.4"}, json={"url": url})
         problem_in(answer, "out-of-time")
         assert 0.3 < time.monotonic() - begun < 1
 
@@ -136,19 +107,19 @@ def test_a_slow_origin_uses_up_the_callers_time(start):
         {"data": {"picture": "no file"}, "content_type": "multipart/form-data"},
     ],
 )
-def test_a_body_without_a_picture_is_told_what_to_send(gateway, body):
+def test_predict_says_what_to_send_in_place_of_a_bad_body(gateway, body):
     detail = problem_in(gateway.post("/predict", **body), "bad-request")
     assert 'form field "file"' in detail
 
 
 @pytest.mark.parametrize("header", ["", "soon", "0", "-1", "nan", "5s"])
-def test_a_bad_timeout_is_told_what_it_should_be(gateway, header):
+def test_predict_says_what_a_bad_timeout_should_be(gateway, header):
     answer = gateway.post("/predict", headers={"Request-Timeout": header}, **files(png()))
     assert "as in 2.5" in problem_in(answer, "bad-request")
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_another_content_type_is_told_which_are_read(gateway, kind):
+def test_classify_says_which_content_types_it_reads(gateway, kind):
     answer = gateway.post("/classify", data=b'{"url": "https://x/"}', content_type=kind)
     assert "as JSON" in problem_in(answer, "unknown-content-type")
 
@@ -176,7 +147,7 @@ END = b"\r\n--X--\r\n"
         pytest.param((HEAD + b"\r\n") * 5000 + END[2:], id="5000 files"),
     ],
 )
-def test_a_form_that_cannot_be_read_is_told_what_to_send(gateway, body):
+def test_predict_says_what_to_send_in_place_of_a_bad_form(gateway, body):
     answer = gateway.post("/predict", data=body, content_type="multipart/form-data; boundary=X")
     assert 'form field "file"' in problem_in(answer, "bad-request")
 
@@ -185,7 +156,7 @@ def test_a_form_that_cannot_be_read_is_told_what_to_send(gateway, body):
     ("boundary", "status"),
     [("; boundary=X", 200), ("", 400), ("; boundary=", 400), ('; boundary="\u00e4"', 400)],
 )
-def test_a_form_is_read_by_its_boundary(gateway, boundary, status):
+def test_predict_reads_a_form_by_its_boundary(gateway, boundary, status):
     kind = f"multipart/form-data{boundary}"
     answer = gateway.post("/predict", data=HEAD + png("red") + END, content_type=kind)
     assert answer.status_code == status
@@ -193,24 +164,16 @@ def test_a_form_is_read_by_its_boundary(gateway, boundary, status):
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([HEAD, END, HEAD[:-2], b"--X", b"\r\n", b":"]) | st.binary()))
-def test_any_form_is_the_clients_to_fix(gateway, pieces):
+def test_predict_answers_any_noise_in_a_form_with_400(gateway, pieces):
     answer = gateway.post(
         "/predict", data=b"".join(pieces), content_type="multipart/form-data; boundary=X"
     )
     assert answer.status_code == 400
 
 
-def test_a_large_file_in_a_form_arrives_whole(gateway):
-    large = encoded(noise("RGB", (600, 600)))
-    assert len(large) > 1_000_000
-    plain = gateway.post("/predict", data=large, content_type="image/png")
-    assert plain.status_code == 200
-    assert gateway.post("/predict", **files(large)).json == plain.json
-
-
-def test_a_form_is_kept_in_memory_once(gateway):
-    uploads = [(io.BytesIO(bytes(MAX_BYTES - 1)), "a.png"), (io.BytesIO(bytes(MAX_BYTES)), "b.png")]
-    environ = EnvironBuilder("/predict", method="POST", data={"file": uploads}).get_environ()
+def test_uploaded_files_are_whole_and_in_memory_once(gateway):
+    contents = [os.urandom(MAX_BYTES - 1), os.urandom(MAX_BYTES)]
+    environ = EnvironBuilder("/predict", method="POST", **files(*contents)).get_environ()
     with gateway.application.request_context(environ):
         tracemalloc.start()
         try:
@@ -218,11 +181,11 @@ def test_a_form_is_kept_in_memory_once(gateway):
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert [len(data) for data in found] == [MAX_BYTES - 1, MAX_BYTES]
+    assert found == contents
     assert peak < 1.3 * 2 * MAX_BYTES
 
 
 @pytest.mark.parametrize("sizes", [[MAX_BYTES + 1], [MAX_BYTES] * 3], ids=["a file", "a request"])
-def test_too_many_bytes_are_refused(gateway, sizes):
+def test_predict_refuses_too_many_bytes(gateway, sizes):
     answer = gateway.post("/predict", **files(*map(bytes, sizes)))
     problem_in(answer, "too-large")

@@ -1,7 +1,6 @@
 """gateway/model_client against a fake model: names from the model, meaning from the contract."""
 
 import gc
-import time
 import weakref
 from dataclasses import replace
 
@@ -13,20 +12,30 @@ from gateway.channel import LazyChannel
 from gateway.contract import Contract
 from gateway.errors import ModelMismatchError
 from gateway.model_client import ModelClient, Prediction, check_answer, describe, predict
-from tests.fake_model import FakeModel, serve, signature
+from tests.fake_model import signature
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), np.uint8)
 
 
 @pytest.fixture
-def contract(contract_file):
-    return Contract.read(contract_file)
+def model(fake_model):
+    """The fake model."""
+    return fake_model[0]
 
 
 @pytest.fixture
-def client(fake_model, contract):
+def client(fake_model, contract_file):
     """A client of the fake model."""
-    return ModelClient(LazyChannel(fake_model[1]), contract)
+    return ModelClient(LazyChannel(fake_model[1]), Contract.read(contract_file))
+
+
+@pytest.fixture
+def outdated(client, model):
+    """A client that described the model when its input had another name."""
+    model.definition = signature(inputs={"old": (-1, 4, 6, 3)})
+    describe(client, timeout=5)
+    model.definition = signature()
+    return client
 
 
 def test_describe_reads_names_and_size_from_the_model(client):
@@ -39,109 +48,74 @@ def test_describe_reads_names_and_size_from_the_model(client):
     assert client.was_ready
 
 
-def test_predict_returns_scores_in_order_and_the_version(client, fake_model):
+def test_predict_returns_scores_in_order_and_the_version(client, model):
     scores, version = predict(client, PICTURES, timeout=5)
     assert version == 1
     np.testing.assert_allclose(scores, PICTURES.mean(axis=(1, 2)), rtol=1e-6)
-    [request] = fake_model[0].requests
+    [request] = model.requests
     assert request.model_spec.name == "fake"
     assert list(request.output_filter) == ["kinds"]
 
 
-def test_predict_sends_pixels_as_they_are_to_a_model_that_takes_them(client, fake_model):
+@pytest.mark.parametrize(
+    ("takes_bytes", "name", "sent"),
+    [(True, "serving_uint8", PICTURES), (False, "serving_default", np.float32(PICTURES) / 255)],
+)
+def test_predict_scales_pixels_only_for_a_model_that_takes_float(
+    client, model, takes_bytes, name, sent
+):
     client.contract = replace(client.contract, preprocessing="unit")
+    model.takes_bytes = takes_bytes
     predict(client, PICTURES, timeout=5)
-    [request] = fake_model[0].requests
-    assert request.model_spec.signature_name == "serving_uint8"
-    assert request.inputs["photo"].tensor_content == PICTURES.tobytes()
+    [request] = model.requests
+    assert request.model_spec.signature_name == name
+    assert request.inputs["photo"].tensor_content == sent.tobytes()
 
 
-def test_predict_scales_pixels_for_a_model_that_takes_float(client, fake_model):
-    client.contract = replace(client.contract, preprocessing="unit")
-    fake_model[0].takes_bytes = False
+def test_predict_calls_only_the_signature_that_is_named(client, model):
+    client.signature_name = "serving_uint8"
     predict(client, PICTURES, timeout=5)
-    [request] = fake_model[0].requests
-    assert request.model_spec.signature_name == "serving_default"
-    scaled = PICTURES.astype(np.float32) / 255
-    assert request.inputs["photo"].tensor_content == scaled.tobytes()
-
-
-@pytest.mark.parametrize("name", ["serving_default", "serving_uint8"])
-def test_predict_calls_only_the_signature_that_is_named(client, fake_model, name):
-    model, client.signature_name = fake_model[0], name
-    predict(client, PICTURES, timeout=5)
-    assert model.requests[0].model_spec.signature_name == name
+    assert model.requests[0].model_spec.signature_name == "serving_uint8"
     model.takes_bytes = False
-    if name == "serving_uint8":
-        with pytest.raises(grpc.RpcError) as error:
-            predict(client, PICTURES, timeout=5)
-        assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-        with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
-            predict(client, PICTURES, timeout=5)
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.FAILED_PRECONDITION"):
+        predict(client, PICTURES, timeout=5)
+    with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
+        predict(client, PICTURES, timeout=5)
 
 
-def test_predict_loses_no_request_to_a_version_without_the_uint8_signature(client, fake_model):
+def test_predict_loses_no_request_to_a_version_without_the_uint8_signature(client, model):
     describe(client, timeout=5)
-    fake_model[0].takes_bytes = False  # of two versions that are both served, the other answers
+    model.takes_bytes = False  # of two versions that are both served, the other answers
     for _ in range(2):
         scores = predict(client, PICTURES, timeout=5).scores
         np.testing.assert_allclose(scores, PICTURES.mean(axis=(1, 2)), rtol=1e-6)
-    names = [request.model_spec.signature_name for request in fake_model[0].requests]
+    names = [request.model_spec.signature_name for request in model.requests]
     assert names == ["serving_default"] * 2
 
 
-def test_predict_describes_the_model_again_after_it_refused(client, fake_model):
-    model = fake_model[0]
-    model.definition = signature(inputs={"old": (-1, 4, 6, 3)})
-    describe(client, timeout=5)
-    model.definition = signature()
-    with pytest.raises(grpc.RpcError) as error:
-        predict(client, PICTURES, timeout=5)
-    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    predict(client, PICTURES, timeout=5)
+def test_predict_describes_the_model_again_after_it_refused(outdated):
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.INVALID_ARGUMENT"):
+        predict(outdated, PICTURES, timeout=5)
+    predict(outdated, PICTURES, timeout=5)
 
 
-def test_refused_prediction_keeps_no_pixels(client, fake_model):
-    model = fake_model[0]
-    model.definition = signature(inputs={"old": (-1, 4, 6, 3)})
-    describe(client, timeout=5)
-    model.definition = signature()
+def test_predict_keeps_no_pixels_when_it_is_refused(outdated):
     pixels = PICTURES.copy()
     kept = weakref.ref(pixels)
     gc.disable()
     try:
         with pytest.raises(grpc.RpcError):
-            predict(client, pixels, timeout=5)
+            predict(outdated, pixels, timeout=5)
         del pixels
         assert kept() is None, "only the garbage collector would free them"
     finally:
         gc.enable()
 
 
-def test_predict_waits_for_an_absent_model_until_the_timeout(contract):
-    client, begun = ModelClient(LazyChannel("127.0.0.1:1"), contract), time.monotonic()
-    with pytest.raises(grpc.RpcError) as error:
-        predict(client, PICTURES, timeout=0.3)
-    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert 0.25 < time.monotonic() - begun < 1
-
-
-def test_predict_shares_its_timeout_between_its_calls(contract):
-    model = FakeModel(delay=0.4)
-    model.metadata_delay = 0.4
-    with serve(model) as address, pytest.raises(grpc.RpcError) as error:
-        predict(ModelClient(LazyChannel(address), contract), PICTURES, timeout=0.6)
-    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-
-
-@pytest.mark.parametrize(
-    "code", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED]
-)
-def test_describe_does_not_repeat_other_errors(client, fake_model, code):
-    fake_model[0].failure = code
-    with pytest.raises(grpc.RpcError) as error:
-        describe(client, timeout=5)
-    assert error.value.code() == code
+def test_predict_shares_its_timeout_between_its_calls(client, model):
+    model.delay = model.metadata_delay = 0.4
+    with pytest.raises(grpc.RpcError, match=r"StatusCode\.DEADLINE_EXCEEDED"):
+        predict(client, PICTURES, timeout=0.6)
 
 
 @pytest.mark.parametrize(
@@ -152,20 +126,10 @@ def test_check_answer_refuses_what_is_not_one_score_a_label(scores):
         check_answer(Prediction(np.array(scores, np.float32), 1), 1, 3)
 
 
-@pytest.mark.parametrize(
-    ("version", "number", "label"), [("", 0, ""), ("3", 3, ""), ("canary", 0, "canary")]
-)
-def test_a_version_is_a_number_or_a_label(client, fake_model, version, number, label):
-    client.version = version
-    predict(client, PICTURES, timeout=5)
-    spec = fake_model[0].requests[0].model_spec
-    assert (spec.version.value, spec.version_label) == (number, label)
-
-
-def test_metadata_is_sent_with_every_call(client, fake_model):
+def test_metadata_is_sent_with_every_call(client, model):
     numbers = map(str, range(9))
     client.metadata = lambda: (("x-number", next(numbers)),)
     describe(client, timeout=5)
-    assert fake_model[0].metadata["x-number"] == "0"
+    assert model.metadata["x-number"] == "0"
     predict(client, PICTURES, timeout=5)
-    assert fake_model[0].metadata["x-number"] == "1"
+    assert model.metadata["x-number"] == "1"

@@ -25,11 +25,7 @@ def read(data: bytes) -> Image.Image:
         (b"", "known kind"),
         (b"<!doctype html>", "known kind"),
         (encoded(Image.new("RGB", (9, 9)), "TIFF"), "known kind"),
-        (encoded(noise("RGB", (90, 90)), "JPEG")[:-900], "whole picture"),
-        (encoded(noise("RGB", (90, 90)), "PNG")[:-900], "whole picture"),
-        (encoded(noise("RGB", (90, 90)), "WEBP")[:-900], "whole picture"),
-        (encoded(noise("RGB", (90, 90)), "BMP")[:-900], "whole picture"),
-        (encoded(noise("P", (90, 90)), "GIF")[:-900], "whole picture"),
+        *[(encoded(noise("RGB", (90, 90)), kind)[:-900], "whole picture") for kind in MAX_PIXELS],
         (bytes(MAX_BYTES + 1), "larger than 10 MB"),
         (encoded(Image.new("1", (5001, 5000))), "5001 x 5000 pixels: send at most 25 million"),
         (encoded(Image.new("1", (12_001, 1))), "12001 x 1 pixels: .* 12000 a side"),
@@ -38,11 +34,7 @@ def read(data: bytes) -> Image.Image:
         (scan_bomb((64, 64), 51), "51 layers"),
         (scan_bomb((4000, 4000), 40), "40 layers"),
     ],
-    ids=[
-        *("empty", "html", "tiff", "half a jpeg", "half a png", "half a webp", "half a bmp"),
-        *("half a gif", "bytes", "pixels", "side", "webp pixels", "Pillow's own limit"),
-        *("scans", "scans for its size"),
-    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_open_and_decode_refuse_what_is_no_picture_or_too_large(data, words):
     with pytest.raises(ImageError, match=words):
@@ -73,39 +65,35 @@ def test_count_scans_looks_where_a_decoder_looks():
         assert count_scans(data) == scans
 
 
-def in_pieces(kind: str) -> bytes:
+def in_pieces(kind: str, place: int | None, piece: bytes) -> bytes:
     """A picture file of 10 MB, most of it empty pieces."""
-    plain = encoded(noise("P" if kind == "GIF" else "RGB", (9, 9)), kind.split()[0])
-    place, piece = {
-        "JPEG of comments": (2, b"\xff\xfe\0\2"),
-        "JPEG of filling": (2, b"\xff"),
-        "PNG of chunks": (33, chunk(b"teST")),
-        "PNG of data": (33, chunk(b"IDAT")),
-        "GIF of comments": (13, b"\x21\xfe\1a\0"),
-        "GIF of nothing": (13, b"\0"),
-        "JPEG of comments behind its first scan": (-2, b"\xff\xfe\0\2"),
-    }[kind]
-    if kind.startswith("GIF"):
+    plain = encoded(noise("RGB", (9, 9)), kind)
+    if kind == "GIF":
         place = 13 + 3 * 2 ** ((plain[10] & 7) + 1)  # behind the palette
     return plain[:place] + piece * ((MAX_BYTES - len(plain)) // len(piece)) + plain[place:]
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "place", "piece"),
     [
-        *("JPEG of comments", "JPEG of filling", "PNG of chunks", "PNG of data"),
-        *("GIF of comments", "GIF of nothing", "JPEG of comments behind its first scan"),
+        pytest.param("JPEG", 2, b"\xff\xfe\0\2", id="JPEG of comments"),
+        pytest.param("JPEG", 2, b"\xff", id="JPEG of filling"),
+        pytest.param("JPEG", -2, b"\xff\xfe\0\2", id="JPEG of comments behind its first scan"),
+        pytest.param("PNG", 33, chunk(b"teST"), id="PNG of chunks"),
+        pytest.param("PNG", 33, chunk(b"IDAT"), id="PNG of data"),
+        pytest.param("GIF", None, b"\x21\xfe\1a\0", id="GIF of comments"),
+        pytest.param("GIF", None, b"\0", id="GIF of nothing"),
     ],
 )
-def test_a_million_pieces_are_refused_soon(kind):
-    data, begun = in_pieces(kind), time.process_time()
+def test_open_and_decode_refuse_a_million_pieces_soon(kind, place, piece):
+    data, begun = in_pieces(kind, place, piece), time.process_time()
     with pytest.raises(ImageError, match="too many pieces"):
         read(data)
     assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize("kind", MAX_PIXELS)
-def test_a_damaged_file_is_a_picture_or_an_image_error(kind):
+def test_resize_takes_a_damaged_file_or_raises_an_image_error(kind):
     chance = random.Random(kind)
     whole = encoded(noise("RGB", (40, 30)), kind)
     errors = 0

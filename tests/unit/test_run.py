@@ -72,7 +72,15 @@ def test_make_passes_settings_with_every_character(tmp_path):
     fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$MODEL_NAME"\n')
     fake.chmod(0o755)
     done = [word for target in (".venv/.installed", "build/stubs/.made") for word in ("-o", target)]
-    command = ["make", *done, "run", f"BIN={tmp_path}", "MODEL=a b$c.keras", f"LABELS={AWKWARD}"]
+    command = [
+        "make",
+        "--no-print-directory",
+        *done,
+        "run",
+        f"BIN={tmp_path}",
+        "MODEL=a b$c.keras",
+        f"LABELS={AWKWARD}",
+    ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == f"a b$c.keras|{AWKWARD}||"
 

@@ -11,7 +11,7 @@ from gateway.tensors import encode_request, read_tensor, varint
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("shape", [(2, 3), (1, 4, 6, 3), (0, 3), ()])
-def test_tensors_survive_the_round_trip(shape, dtype):
+def test_encoded_tensor_is_read_back_the_same(shape, dtype):
     array = (255 * np.random.default_rng(1).random(shape)).astype(dtype)
     request = predict_pb2.PredictRequest(output_filter=["kinds"])
     encoded = encode_request(request, "ph\u00f6to", array)
@@ -22,7 +22,7 @@ def test_tensors_survive_the_round_trip(shape, dtype):
     assert len(tensor.tensor_content) == array.nbytes
 
 
-def test_an_array_need_not_lie_in_order():
+def test_encode_request_takes_an_array_that_does_not_lie_in_order():
     array = np.arange(24, dtype=np.float64).reshape(2, 3, 4).transpose(2, 0, 1)[::2]
     encoded = encode_request(predict_pb2.PredictRequest(), "photo", array)
     sent = predict_pb2.PredictRequest.FromString(encoded).inputs["photo"]
@@ -30,12 +30,12 @@ def test_an_array_need_not_lie_in_order():
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 16_383, 16_384, 2**31 - 1, 2**63])
-def test_numbers_are_written_as_protobuf_writes_them(number):
+def test_varint_writes_as_protobuf_does(number):
     reference = wrappers_pb2.UInt64Value(value=number).SerializeToString()
     assert varint(number) == (reference[1:] or b"\0")
 
 
-def test_typed_fields_are_read_too():
+def test_read_tensor_reads_typed_fields_too():
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1, 2, 3])
     tensor.tensor_shape.dim.add(size=1)
     tensor.tensor_shape.dim.add(size=3)

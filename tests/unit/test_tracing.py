@@ -21,7 +21,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
         (ENDPOINT | {"OTEL_SDK_DISABLED": "True"}, False),
     ],
 )
-def test_wanted_if_a_collector_is_named(environment, answer):
+def test_tracing_is_wanted_if_a_collector_is_named(environment, answer):
     assert wanted(environment) == answer
 
 

@@ -43,7 +43,13 @@ def test_files_name_the_image_that_the_code_uses(file):
 
 
 @pytest.mark.parametrize(
-    "file", ["requirements", "gateway/requirements", "gateway/requirements-stubs"]
+    "file",
+    [
+        "requirements",
+        "gateway/requirements",
+        "gateway/requirements-stubs",
+        "model_server/requirements",
+    ],
 )
 def test_every_requirement_is_locked_to_one_version(file):
     locked = pinned(f"{file}.txt")

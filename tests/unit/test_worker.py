@@ -39,47 +39,40 @@ def connection(worker):
     theirs.close()
 
 
-def finished(outcome: object) -> Future:
-    future = Future()
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
-    return future
+def done(function, *arguments) -> Future:
+    """Return the future of a call that has ended."""
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(function, *arguments)
 
 
-def test_a_finished_connection_is_counted_once_and_closed(worker, connection):
+@pytest.mark.parametrize("outcome", [done(lambda: False), done(int, "no number")])
+def test_finish_request_counts_a_connection_off_once_and_closes_it(worker, connection, outcome):
     conn, client = connection
     client.settimeout(5)
-    worker.finish_request(conn, finished(False))
+    worker.finish_request(conn, outcome)
     assert worker.nr_conns == 0
     assert client.recv(1) == b""
 
 
-def test_closing_a_connection_does_not_hold_the_main_loop(worker, connection, monkeypatch):
+def test_finish_request_does_not_hold_the_main_loop(worker, connection, monkeypatch):
     conn, _ = connection
     closing = threading.Event()
     monkeypatch.setattr(conn, "close", lambda graceful: closing.wait(5))
     begun = time.monotonic()
-    worker.finish_request(conn, finished(False))
+    worker.finish_request(conn, done(lambda: False))
     assert time.monotonic() - begun < 1
     closing.set()
 
 
-def test_a_failed_connection_is_counted_once(worker, connection):
-    worker.finish_request(connection[0], finished(ValueError()))
-    assert worker.nr_conns == 0
-
-
-def test_a_connection_that_is_kept_stays_counted(worker, connection):
+def test_finish_request_counts_a_connection_that_is_kept(worker, connection):
     conn, _ = connection
     conn.init()
-    worker.finish_request(conn, finished(True))
+    worker.finish_request(conn, done(lambda: True))
     assert worker.nr_conns == 1
     assert list(worker.keepalived_conns) == [conn]
 
 
-def test_a_client_that_is_overdue_is_no_longer_read(worker, connection, monkeypatch):
+def test_notify_stops_reading_from_an_overdue_client(worker, connection, monkeypatch):
     conn, client = connection
     monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: conn.sock.recv(1))
     conn.sock.setblocking(True)
@@ -100,9 +93,7 @@ def test_a_client_that_is_overdue_is_no_longer_read(worker, connection, monkeypa
     assert client.recv(9) == b"answer"
 
 
-def test_requests_that_follow_at_once_are_handled_in_the_same_thread_but_not_forever(
-    worker, connection, monkeypatch
-):
+def test_handle_answers_what_follows_at_once_but_not_forever(worker, connection, monkeypatch):
     conn, client = connection
     handled = []
     monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: handled.append(1) or True)
