@@ -119,7 +119,7 @@ def test_predict_waits_for_the_model_as_long_as_caller_and_gateway_allow(
     make_app, allowed, settings
 ):
     answer, seconds = post_within(make_app(MODEL_ADDRESS="127.0.0.1:1", **settings), allowed)
-    problem_in(answer, "out-of-time")
+    problem_in(answer, "model-unavailable")
     assert 0.3 < seconds < 1
 
 
