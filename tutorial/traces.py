@@ -20,6 +20,11 @@ class TraceCollector(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def server_close(self) -> None:
+        """Stop to listen."""
+        self.shutdown()
+        super().server_close()
+
     def trace(self, trace_id: str) -> list[Span]:
         """Return the spans of a trace received so far, in the order of their starts."""
         found = [span for span in self.spans if span.trace_id.hex() == trace_id]

@@ -1,7 +1,5 @@
 """The deployed gateway with a collector named: one trace goes to it, and on to the model."""
 
-from contextlib import closing
-
 from tutorial.processes import wait_until
 from tutorial.traces import TraceCollector
 
@@ -9,7 +7,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def test_gateway_continues_the_clients_trace_to_the_model(start_gateway, fake_model, monkeypatch):
-    with closing(TraceCollector()) as collector:
+    with TraceCollector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
