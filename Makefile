@@ -78,7 +78,7 @@ lint: .venv/.installed  ## ruff, and stripped notebooks
 	@$(BIN)/ruff check && $(BIN)/ruff format --check
 	@$(BIN)/nbstripout --verify --keep-output --keep-count --keep-id notebooks/*.ipynb notebooks/*/*.ipynb
 
-format: .venv/.installed  ## let ruff mend what it can
+format: .venv/.installed  ## let ruff fix what it can
 	@$(BIN)/ruff check --fix && $(BIN)/ruff format
 
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
@@ -101,7 +101,7 @@ clean:  ## remove what the targets made, models included
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module is missing: on Debian, apt install python3-venv"; exit 1; }
-	@echo "Installing the pinned packages into .venv (TensorFlow among them: some minutes)"
+	@echo "Installing the pinned packages into .venv (with TensorFlow: a few minutes)"
 	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@

@@ -55,7 +55,7 @@ def picture_errors() -> Iterator[None]:
 
 
 def free_picture(image: Image.Image) -> None:
-    """Free a picture's pixels and its decoder, whoever still refers to it.
+    """Free a picture's pixels and its decoder, even if other objects still refer to it.
 
     Image.close keeps the decoder of a WebP file, up to 120 MB.
     """

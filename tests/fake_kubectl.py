@@ -93,7 +93,7 @@ def bear(world: dict, tier: str) -> None:
 
 
 def replace(world: dict, tier: str) -> None:
-    """New pods for a tier; the old ones end, and are gone when somebody looks again."""
+    """Start new pods for a tier; the old ones end, and are gone at the next look."""
     for pod in of_tier(world, tier):
         bear(world, tier)
         pod["ending"] = True

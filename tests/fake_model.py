@@ -2,7 +2,7 @@
 
     python -m tests.fake_model --port=8500 --side=299
 
-is one in a process of its own, to be killed or frozen. It listens when it has read a line from its
+runs it in a separate process, to be killed or frozen. It listens when it has read a line from its
 standard input, and ends when that does.
 """
 
@@ -58,7 +58,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
         self.details = "told to fail"
-        self.refusals = 0  # so many predictions are refused as UNAVAILABLE before the next answer
+        self.refusals = 0  # how many predictions are refused as UNAVAILABLE before the next answer
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
         self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
         self.delay = delay  # seconds that a prediction takes

@@ -1,4 +1,4 @@
-"""The gateway as it is deployed, in processes of its own, and what tests ask of it."""
+"""Run the gateway as it is deployed, and read what tests need of it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A fake model in a process of its own, which tests kill and freeze."""
+"""Run a fake model in a separate process, which tests kill and freeze."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ SIDE = 299  # pixels: a tensor of 268 KB, a little more than gRPC by itself woul
 
 
 class ModelProcess:
-    """A fake model in a process of its own, on a port that stays the same over its lives."""
+    """A fake model in a separate process, which keeps its port when it is started again."""
 
     def __init__(self, *, delay: float = 0) -> None:
         self.port = free_port()

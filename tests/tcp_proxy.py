@@ -33,7 +33,7 @@ class TcpProxy:
         for flowing, *_ in self._connections:
             flowing.clear()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """Deliver again, first what was held back."""
         for flowing, *_ in self._connections:
             flowing.set()

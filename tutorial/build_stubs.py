@@ -3,7 +3,7 @@
 `import tensorflow_serving.apis.predict_pb2` imports all of TensorFlow: the generated files sit
 inside its package, whose `__init__` loads the runtime. The files themselves need nothing but
 protobuf. This step follows their imports from the two services down, and writes them into a folder
-of their own with empty packages around them. With that folder first on PYTHONPATH the same import
+with empty packages around them. With that folder first on PYTHONPATH the same import
 takes a fraction of a second.
 
     python -m tutorial.build_stubs build/stubs                     from the installed packages

@@ -1,4 +1,4 @@
-"""Send many prediction requests a second, from a process of its own, and measure the answers.
+"""Send many prediction requests a second, from a separate process, and measure the answers.
 
 - Open loop (a rate): requests are due at times that do not depend on the answers. The time of a
   request counts from the moment when it is due. So waiting in any queue counts.
@@ -91,7 +91,7 @@ def measure(
     content_type: str = "application/octet-stream",
     timeout: float = 30,
 ) -> Result:
-    """Run the load in a process of its own, and wait for its end.
+    """Run the load in a separate process, and wait for its end.
 
     Args:
         addresses: URLs such as http://127.0.0.1:9696/predict or grpc://127.0.0.1:8500, which take

@@ -1,7 +1,7 @@
 """Start servers from a notebook that end when its kernel ends.
 
 A kernel may be killed with SIGKILL, and then it cannot clean up. So each server runs under a small
-supervisor in a session of its own, which notices that the kernel is gone (supervisor.py).
+supervisor in its own session, which notices that the kernel is gone (supervisor.py).
 """
 
 import atexit
@@ -114,12 +114,12 @@ def wait_until(
 ) -> None:
     """Call `check` every `interval` seconds until it returns true.
 
-    Raises TutorialError ("waited 5 s in vain for `what`") after `timeout` seconds.
+    Raises TutorialError ("waited 5 s for `what`, and gave up") after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while not check():
         if time.monotonic() > deadline:
-            raise TutorialError(f"waited {timeout:g} s in vain for {what}")
+            raise TutorialError(f"waited {timeout:g} s for {what}, and gave up")
         time.sleep(interval)
 
 

@@ -117,7 +117,7 @@ def start_gateways(count: int, **options: object) -> dict[str, Server]:
 def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
     """Build both images and run compose.yaml; return when the page answers on `port`.
 
-    The project has a name of its own, so that it does not replace one that runs already.
+    The project has its own name, so that it does not replace one that runs already.
     """
     return start_server(
         "compose",

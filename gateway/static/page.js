@@ -262,7 +262,7 @@ function showFailure(error) {
   bringIntoView(errorBox, errorBox);
 }
 
-/** Says why nothing is asked; what was under way or on the page goes, so that nobody takes it for the answer. */
+/** Says why no request is sent, and clears the page, so that an older result is not taken for the answer. */
 function refuse(detail, title = "Nothing to ask about") {
   running?.abort();
   running = null;

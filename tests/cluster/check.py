@@ -76,7 +76,7 @@ class Check:
                 raise CheckError(f"rolled back to {self.served_version()} instead of {before}")
 
     def scale(self, tier: str, replicas: int) -> None:
-        """Have so many pods, all of them ready."""
+        """Scale to `replicas` pods, and wait until all are ready."""
         self.kubectl("scale", f"deployment/{tier}", f"--replicas={replicas}")
         self.settle(tier)
         self.wait_for(lambda: len(self.pods(tier)) == replicas, f"{replicas} pods of the {tier}")
@@ -104,7 +104,7 @@ class Check:
         deadline = time.monotonic() + self.patience
         while not check():
             if time.monotonic() > deadline:
-                raise CheckError(f"waited in vain for {what}")
+                raise CheckError(f"waited too long for {what}")
             time.sleep(min(1.0, self.window))
 
     def pods(self, tier: str, *, ending: bool = False) -> list[str]:
@@ -214,7 +214,7 @@ def load_pod(image: str) -> dict[str, Any]:
 
 
 def report(line: str) -> None:
-    """Say what has been seen to work."""
+    """Print what was checked."""
     print(f"  {line}", flush=True)
 
 

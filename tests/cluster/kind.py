@@ -34,7 +34,7 @@ def missing() -> list[str]:
 
 
 def quietly(*command: str) -> bool:
-    """Run a command whose output nobody wants; whether it went well."""
+    """Run a command without output; return whether it succeeded."""
     return subprocess.run(command, capture_output=True).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Give integration tests the real TensorFlow, and each process ports and logs of its own.
+"""Give integration tests the real TensorFlow, and each process its own ports and logs.
 
 Also the fixtures that several of them share.
 """

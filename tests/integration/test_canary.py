@@ -102,7 +102,7 @@ def brightness(ports):
 
 
 def test_second_version_arrives_is_compared_promoted_and_rolled_back(ports, brightness, files):
-    # Half a download: whoever asks for the canary gets no answer, and nobody else notices.
+    # Half a download: requests for the canary fail, all others are answered.
     one = brightness("stable")
     assert brightness("canary") in (502, 503)
 

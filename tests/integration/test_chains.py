@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 def keras3_file(folder: Path) -> Case:
-    """A .keras file: 96x96, three classes, softmax, names of its own."""
+    """A .keras file: 96x96, three classes, softmax, with other names."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [

@@ -18,7 +18,7 @@ UV = Path(sysconfig.get_path("scripts"), "uv")
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """The command, installed once into an environment of its own: it pins far too much for ours."""
+    """Install checkov once, in a separate environment; return the command."""
     requirements = HERE / "requirements.txt"
     done = ENVIRONMENT / ".installed"
     if not done.exists() or done.read_text() != requirements.read_text():

@@ -15,7 +15,7 @@ DASHBOARD = services.ROOT / "k8s/components/monitoring/dashboard.json"
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
 METRIC = re.compile(r"(:tensorflow:[\w:]+|gateway_\w+|process_\w+)")
-# This project's model server has no queue of its own to measure: TensorFlow's batcher keeps it.
+# This project's model server cannot measure its queue: it is inside TensorFlow's batcher.
 TENSORFLOW_SERVING_ONLY = {":tensorflow:serving:batching_session:queuing_latency"}
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.serial
 
 @pytest.fixture
 def start(start_gateway) -> Iterator:
-    """A function that starts so many models, and a gateway in front of them: (gateway, models)."""
+    """Return a function that starts some models and a gateway before them: (gateway, models)."""
     with ExitStack() as stack:
 
         def start(replicas: int) -> tuple[GatewayProcess, list[ModelProcess]]:

@@ -29,7 +29,7 @@ IMAGE = np.zeros((1, 4, 6, 3), np.uint8)
 
 
 class Pod(FakeModel):
-    """A model server on a loopback address of its own, which counts its answers."""
+    """A model server on its own loopback address, which counts its answers."""
 
     def __init__(self, address, options):
         super().__init__()

@@ -134,7 +134,7 @@ def tab(browser: Browser) -> Page:
     """One tab for most tests, because a new one for each takes longer than the tests."""
     tab = browser.new_page()
     tab.context.grant_permissions(CLIPBOARD)
-    # Playwright catches file choosers while somebody listens; a key can be faster than its start.
+    # Playwright catches file choosers only after it has begun to listen; a key can be faster.
     tab.on("filechooser", lambda chooser: None)
     return tab
 
@@ -148,14 +148,14 @@ def page(tab: Page, gateway: FakeGateway) -> Iterator[Page]:
 
 @contextmanager
 def opened(browser: Browser, gateway: FakeGateway, **options) -> Iterator[Page]:
-    """The page in a window with options of its own."""
+    """The page in a new window with other options."""
     with browser.new_context(**options) as context, loaded(context.new_page(), gateway) as page:
         yield page
 
 
 @contextmanager
 def loaded(page: Page, gateway: FakeGateway) -> Iterator[Page]:
-    """Load the page; fail if it logs an error of its own, or sends a request to anywhere else."""
+    """Load the page; fail if it logs an error, or sends a request to another host."""
     problems: list[str] = []
 
     def on_request(sent):

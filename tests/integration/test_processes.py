@@ -157,7 +157,7 @@ def test_start_server_names_a_command_that_is_not_found(tmp_path):
 
 
 def test_server_that_is_never_ready_is_ended(start, file):
-    with pytest.raises(TutorialError, match=r"waited 2 s in vain for server to start.*\n\d+ holds"):
+    with pytest.raises(TutorialError, match=r"waited 2 s for server to start.*\n\d+ holds"):
         start(file, ready=lambda: alive(file) and False, timeout=2)
     assert not alive(file)
 
@@ -174,7 +174,7 @@ def test_server_is_ended_when_the_wait_for_it_is_interrupted(start, file, error)
     assert not alive(file)
 
 
-# Starts a server for each FILE, then a process of its own that outlives it, and waits.
+# Starts a server for each FILE, then another process that outlives it, and waits.
 OWNER = """
 import subprocess, sys
 import tests.integration.test_processes as test
@@ -250,5 +250,5 @@ def test_cpu_seconds_count_the_children_of_a_server(tmp_path):
 def test_wait_until_asks_until_it_is_so():
     answers = iter([False, False, True])
     wait_until(lambda: next(answers), timeout=5, interval=0.01, what="nothing")
-    with pytest.raises(TutorialError, match=r"waited 0.05 s in vain for the moon"):
+    with pytest.raises(TutorialError, match=r"waited 0.05 s for the moon"):
         wait_until(lambda: False, timeout=0.05, interval=0.01, what="the moon")

@@ -124,7 +124,7 @@ def test_slow_clients_are_disconnected_in_time(start, part, end):
     begun = time.monotonic()
 
     def drip(slow: socket.socket) -> bytes:
-        """Send a byte now and then; return what came back in the end."""
+        """Send a byte now and then; return the answer."""
         slow.settimeout(0.3)
         while time.monotonic() - begun < 5:
             try:

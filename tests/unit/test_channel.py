@@ -110,7 +110,7 @@ def test_predict_leaves_a_silent_server_after_the_timeout_and_finds_it_again(wir
     with pytest.raises(grpc.RpcError, match=r"StatusCode\.DEADLINE_EXCEEDED"):
         predict(client, PHOTO, timeout=0.5)
     assert time.monotonic() - begun < 1
-    wire.mend()
+    wire.repair()
     predict(client, PHOTO, timeout=5)
 
 

@@ -190,7 +190,7 @@ def test_split_reads_a_url(url, wanted):
     assert split(url) == wanted
 
 
-# What is allowed besides
+# What else is allowed
 
 
 def test_fetch_compares_allowed_origins_as_a_whole(picture_server):
@@ -425,7 +425,7 @@ def test_fetch_checks_name_and_issuer_of_a_certificate(certificate, names, monke
         right, wrong = (f"https://{name}.example:{port}/" for name in ("pictures", "other"))
         allowed = read_origins(f"{right}, {wrong}")
         with pytest.raises(ImageError, match="cannot be reached"):
-            fetch(right, allowed_origins=allowed)  # nobody trusts who signed it
+            fetch(right, allowed_origins=allowed)  # its signer is not trusted
         trusting = partial(ssl.create_default_context, cafile=certificate)
         monkeypatch.setattr(module, "_tls", trusting)
         assert fetch(right, allowed_origins=allowed) == b"bytes"

@@ -1,4 +1,4 @@
-"""gateway/incoming: which requests are read, and what the others are told."""
+"""gateway/incoming: which requests are read, and how the others are answered."""
 
 import os
 import socket

@@ -19,7 +19,7 @@ from tutorial.load import Result, measure, schedule
 
 
 class Site(ThreadingHTTPServer):
-    """An HTTP server: its address, and what came to it."""
+    """An HTTP server: its address, and the requests that it got."""
 
     daemon_threads = True
     block_on_close = False

@@ -1,4 +1,4 @@
-"""Young operations are told from old ones."""
+"""New operations are distinguished from old ones."""
 
 import json
 import zipfile

@@ -11,5 +11,5 @@ from tutorial.services import STUBS
 
 def test_unit_tests_do_not_load_tensorflow():
     for package in (tensorflow, tensorflow_serving):
-        assert Path(package.__file__).is_relative_to(STUBS), "run tests/unit in a run of its own"
+        assert Path(package.__file__).is_relative_to(STUBS), "run tests/unit alone"
     assert "tensorflow.python" not in sys.modules
