@@ -35,16 +35,16 @@ def make_client(settings: dict[str, Any]) -> ModelClient:
 
 
 def model_seconds(deadline: Deadline) -> float:
-    """Return how many seconds the model may still take for the current request.
+    """Return the timeout, in seconds, for the next call of the model in the current request.
 
-    Raises DeadlineError if there are none left.
+    Raises DeadlineError if no time is left.
     """
     left = current_app.config["MODEL_TIMEOUT"] - stages().get("model", 0.0)
     return deadline.within(left).remaining()
 
 
 def input_size(client: ModelClient, deadline: Deadline) -> tuple[int, int]:
-    """Return the height and width that the model takes; the first request asks for them."""
+    """Return the model's input size (height, width). The first request asks the server for it."""
     signatures = client.signatures
     if not signatures:
         with stage("model"):
@@ -53,7 +53,7 @@ def input_size(client: ModelClient, deadline: Deadline) -> tuple[int, int]:
 
 
 def predict_pictures() -> tuple[Prediction, bool]:
-    """Return the model's answer for the current request, and whether it asks for a list."""
+    """Return the prediction for the request's pictures, and whether the client wants a list."""
     client = current_app.extensions["model"]
     deadline = requested_deadline()
     files, several = requested_files(deadline)
@@ -76,7 +76,7 @@ def predict_pictures() -> tuple[Prediction, bool]:
 
 @blueprint.post("/predict")
 def predict() -> dict[str, float] | list[dict[str, float]]:
-    """Return label to score, in the model's order, with the scores as the model gives them."""
+    """Return a dictionary from label to score for each picture, in the model's order."""
     prediction, several = predict_pictures()
     labels = current_app.extensions["model"].contract.labels
     scored = [dict(zip(labels, row, strict=True)) for row in prediction.scores.tolist()]
@@ -84,9 +84,9 @@ def predict() -> dict[str, float] | list[dict[str, float]]:
 
 
 def rank(scores: np.ndarray, contract: Contract) -> list[dict[str, Any]]:
-    """Return one picture's labels with score and probability, the likeliest first.
+    """Return one picture's labels with score and probability, the best label first.
 
-    `scores` has the shape (labels,). Logits become probabilities by softmax.
+    `scores` has the shape (labels,). A softmax turns logits into probabilities.
     """
     probabilities = scores
     if contract.scores == "logits":
@@ -114,14 +114,14 @@ def classify() -> dict[str, Any]:
 
 @blueprint.get("/")
 def index() -> str:
-    """Show the page that takes a photo."""
+    """Return the page where people choose a photo."""
     contract = current_app.extensions["model"].contract
     return render_template("index.html", max_bytes=MAX_BYTES, **vars(contract))
 
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Let a page run and load only what comes from here, and show any picture."""
+    """Add a header to pages: load only files of this server, and pictures from anywhere."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
     return response
@@ -130,7 +130,7 @@ def restrict_pages(response: Response) -> Response:
 def create_app(**settings: Any) -> Flask:
     """Return the gateway's app. Settings are those of gateway.operations.settings, in upper case.
 
-    One more setting, METADATA, is a function that returns what to send with each model call.
+    One more setting, METADATA, is a function that returns the headers of a call of the model.
     Raises ContractError for a bad contract, ValueError for bad ALLOWED_ORIGINS.
     """
     app = Flask("gateway")

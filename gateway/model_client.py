@@ -19,8 +19,9 @@ from gateway.preprocessing import scale
 from gateway.signatures import Signature, usable_signatures
 from gateway.tensors import encode_request, read_tensor
 
-Metadata: TypeAlias = tuple[tuple[str, str], ...]  # names and values sent beside a call
-PREDICT = "/tensorflow.serving.PredictionService/Predict"  # the method's name in gRPC
+Metadata: TypeAlias = tuple[tuple[str, str], ...]  # a call's headers: names and values
+PREDICT = "/tensorflow.serving.PredictionService/Predict"  # the method's full name
+# The server refuses the request: wrong inputs, or no such signature.
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 
 
@@ -30,15 +31,18 @@ class ModelClient:
 
     channel: Callable[[], grpc.Channel]  # opens it at the first call
     contract: Contract
-    version: str = ""  # a number, a label such as "canary", or "" for the newest
-    signature_name: str = ""  # the only signature to call; "" for the best one
-    metadata: Callable[[], Metadata] = tuple  # returns what to send beside each call
-    signatures: tuple[Signature, ...] = ()  # as the model last described them, best first
-    was_ready: bool = False  # whether the model ever described itself
+    version: str = ""  # a number, a version label, or "" for the newest
+    signature_name: str = ""  # the only signature to call; "" for the cheapest that fits
+    metadata: Callable[[], Metadata] = tuple  # returns the headers of a call
+    signatures: tuple[Signature, ...] = ()  # from the model, the cheapest first
+    was_ready: bool = False  # has answered before; if not, it may still be loading
 
 
 def fill_model_spec(spec: model_pb2.ModelSpec, name: str, version: str = "") -> None:
-    """Write into a request which model is meant: digits are a version, other words a label."""
+    """Write the model's name and version into the `spec` of a request.
+
+    A `version` of digits is a version's number; any other text is a version label.
+    """
     spec.name = name
     if version.isdecimal():
         spec.version.value = int(version)
@@ -65,7 +69,7 @@ def describe(client: ModelClient, *, timeout: float) -> tuple[Signature, ...]:
 
 
 def build_request(client: ModelClient, signature: Signature, images: np.ndarray) -> bytes:
-    """Return a PredictRequest for images of the signature's size and dtype, ready to send."""
+    """Return the bytes of a PredictRequest. `images` have the signature's size and dtype."""
     request = predict_pb2.PredictRequest(output_filter=[signature.output_name])
     fill_model_spec(request.model_spec, client.contract.model_name, client.version)
     request.model_spec.signature_name = signature.name
@@ -73,10 +77,10 @@ def build_request(client: ModelClient, signature: Signature, images: np.ndarray)
 
 
 class Prediction(NamedTuple):
-    """Hold a model's answer."""
+    """Hold the scores that a model gave, and its version."""
 
     scores: np.ndarray  # float32 of shape (N, labels)
-    version: int  # the version of the model that answered
+    version: int  # of the model
 
 
 def call_predict(
@@ -96,7 +100,10 @@ def call_predict(
 
 
 def check_answer(prediction: Prediction, pictures: int, labels: int) -> Prediction:
-    """Return the prediction. Raises ModelMismatchError if it is not a finite score a label."""
+    """Return `prediction` if each picture has one finite score for each label.
+
+    Raises ModelMismatchError otherwise.
+    """
     scores = prediction.scores
     if scores.shape != (pictures, labels) or not np.isfinite(scores).all():
         raise ModelMismatchError(f"the model's answer is not {pictures} x {labels} numbers")
@@ -120,6 +127,6 @@ def predict(client: ModelClient, pixels: np.ndarray, *, timeout: float) -> Predi
             return check_answer(answer, len(pixels), len(client.contract.labels))
         except grpc.RpcError as error:
             if error.code() in REFUSED:
-                client.signatures = ()  # another model may have taken over
+                client.signatures = ()  # the server may have a new model
             if error.code() not in REFUSED or signature is signatures[-1]:
                 raise
