@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ SETTINGS = {  # flags, and variables of the environment; parameters of the noteb
     "TRUSTED": "1 if code in the model's file may run",
 }
 SHOWN = 10  # labels of the answer
+TIMEOUT = 120  # seconds that a server may take to start
 PATIENCE = 10  # seconds for a gateway that cannot use the model to find a better one
 
 
@@ -57,11 +59,12 @@ def main() -> None:
         print(f"Starting the model server and the gateway for {name}", flush=True)
         signals = catch_signals()
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
+            wait_until_ready(servers, f"http://127.0.0.1:{args.admin_port}/readyz")
             welcome(args.gateway_port, servers.log)
             while servers.running and not signals:
                 time.sleep(0.2)
         if not signals:
-            raise TutorialError(f"a server ended; {servers.log} says why")
+            raise TutorialError(why_ended(servers.log))
     except TutorialError as error:
         sys.exit(f"make run: {error}")
     except KeyboardInterrupt:
@@ -145,38 +148,58 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
     return json.dumps(facts, indent=1)
 
 
-class Readiness:
-    """Ask a gateway whether it is ready, and show why it is not."""
+def wait_until_ready(servers: Server, url: str) -> None:
+    """Return when the gateway's /readyz at `url` says so; print each new reason why not.
 
-    def __init__(self, url: str) -> None:
-        """Take the address of /readyz."""
-        self._url, self._reason, self._since = url, "", time.monotonic()
+    Raises TutorialError where waiting does not help: after a while, or if a server has ended.
+    """
+    last, since = "", 0.0
+    while found := why_not_ready(url):
+        reason, patience = found
+        if not servers.running:
+            raise TutorialError(why_ended(servers.log))
+        if reason != last:
+            print(f"Not ready yet: {reason}", flush=True)
+            last, since = reason, time.monotonic()
+        if time.monotonic() - since > patience:
+            raise TutorialError(f"{reason}, for {patience} seconds; {servers.log} says more")
+        time.sleep(0.2)
 
-    def __call__(self) -> bool:
-        """Return whether it is ready. Raises TutorialError if it cannot use the model.
 
-        A reason of capitals is gRPC's: the model server is starting. Any other does not go away.
-        """
-        try:
-            answer = requests.get(self._url, timeout=5)
-        except requests.RequestException:
-            return False
+def why_not_ready(url: str) -> tuple[str, int] | None:
+    """Return why a gateway is not ready, and for how many seconds that may be so.
+
+    A reason of capitals is gRPC's: the model server is starting. Any other does not go away.
+    """
+    try:
+        answer = requests.get(url, timeout=5)
         reason = answer.json()["status"].removeprefix("not ready: ")
-        if reason != self._reason:
-            self._reason, self._since = reason, time.monotonic()
-        waited = time.monotonic() - self._since
-        if not answer.ok and not reason.isupper() and waited > PATIENCE:
-            raise TutorialError(f"the gateway cannot use the model: {reason}")
-        return answer.ok
+    except requests.RequestException:
+        return "the gateway does not answer", TIMEOUT
+    if answer.ok:
+        return None
+    if reason.isupper():
+        return f"the model server is not ready ({reason})", TIMEOUT
+    return f"the gateway cannot use the model: {reason}", PATIENCE
+
+
+def why_ended(log: Path) -> str:
+    """Return which server ended first, and the last line that it wrote."""
+    text = log.read_text(errors="replace")
+    if ended := re.search(r"\| (model|gateway)\.1 stopped", text):
+        lines = re.findall(rf"^\S+ {ended[1]}\.1 *\| (.+)", text[: ended.start()], re.MULTILINE)
+        server = "model server" if ended[1] == "model" else "gateway"
+        return f"the {server} ended: {lines[-1] if lines else 'it wrote nothing'}; see {log}"
+    return f"the servers ended; {log} says why"
 
 
 def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Server:
-    """Start the processes of the Procfile; return when the gateway is ready."""
+    """Start the processes of the Procfile."""
     binaries = Path(sys.executable).parent
     return start_server(
         "the services",
         [sys.executable, "-m", "honcho", "--no-colour", "start"],
-        ready=Readiness(f"http://127.0.0.1:{admin_port}/readyz"),
+        ready=lambda: True,  # wait_until_ready says more
         log=services.BUILD / f"logs/run-{gateway_port}.log",
         cwd=ROOT,
         env={
@@ -188,7 +211,6 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
             "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
             "GATEWAY_CONTRACT": f"models/{name}/contract.json",
         },
-        timeout=120,
         grace=10,  # honcho ends its own processes
     )
 

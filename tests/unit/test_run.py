@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -108,18 +109,67 @@ class Answer:
         self.json, self.status_code, self.ok = lambda: body, status, status == 200
 
 
-def test_readiness_says_why_the_gateway_cannot_use_the_model(monkeypatch):
-    ready = run.Readiness("http://127.0.0.1:1")
-    assert not ready()  # nothing listens
-    for reason in ("UNAVAILABLE", "3 labels want one output"):
-        answer = Answer({"status": f"not ready: {reason}"}, 503)
-        monkeypatch.setattr(requests, "get", lambda *_, answer=answer, **__: answer)
-        assert not ready()
-    monkeypatch.setattr(run, "PATIENCE", -1)
-    with pytest.raises(TutorialError, match="cannot use the model: 3 labels want one output"):
-        ready()
-    monkeypatch.setattr(requests, "get", lambda *_, **__: Answer({"status": "ready"}))
-    assert ready()
+@pytest.fixture
+def readyz(monkeypatch) -> list:
+    """What /readyz answers next: a reason, "ready", or an exception; the last one stays."""
+    answers = []
+
+    def get(*_, **__):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return Answer({"status": answer}, 200 if answer == "ready" else 503)
+
+    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setattr(run.time, "sleep", lambda _: None)
+    return answers
+
+
+def servers(log: Path | None = None, *, running: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(log=log, running=running)
+
+
+def test_waiting_prints_each_new_reason_once(readyz, capsys):
+    away = requests.ConnectionError()
+    readyz += [away, away, *["not ready: UNAVAILABLE"] * 3, "not ready: NOT_FOUND", "ready"]
+    run.wait_until_ready(servers(), "")
+    assert capsys.readouterr().out.splitlines() == [
+        "Not ready yet: the gateway does not answer",
+        "Not ready yet: the model server is not ready (UNAVAILABLE)",
+        "Not ready yet: the model server is not ready (NOT_FOUND)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason", "words"),
+    [
+        ("PATIENCE", "3 labels want one", "gateway cannot use the model: 3 labels want one, for"),
+        ("TIMEOUT", "UNAVAILABLE", r"the model server is not ready \(UNAVAILABLE\), for"),
+    ],
+)
+def test_waiting_ends_with_the_reason(readyz, monkeypatch, limit, reason, words):
+    monkeypatch.setattr(run, limit, -1)
+    readyz.append(f"not ready: {reason}")
+    with pytest.raises(TutorialError, match=f"{words} -1 seconds; run.log says more"):
+        run.wait_until_ready(servers("run.log"), "")
+
+
+def test_waiting_ends_with_the_server_that_ended(readyz, tmp_path):
+    readyz.append(requests.ConnectionError())
+    log = tmp_path / "run.log"
+    log.write_text(
+        "10:00:00 system    | model.1 started (pid=7)\n"
+        "10:00:01 model.1   | loading\n"
+        "10:00:02 model.1   | cannot start: no model\n"
+        "10:00:02 gateway.1 | listening\n"
+        "10:00:03 system    | model.1 stopped (rc=1)\n"
+        "10:00:03 gateway.1 | ending\n"
+    )
+    with pytest.raises(TutorialError, match="the model server ended: cannot start: no model; see"):
+        run.wait_until_ready(servers(log, running=False), "")
+    log.write_text("honcho: command not found")
+    with pytest.raises(TutorialError, match=f"the servers ended; {log} says why"):
+        run.wait_until_ready(servers(log, running=False), "")
 
 
 def test_welcome_prints_the_best_ten_of_many_labels(monkeypatch, capsys):
