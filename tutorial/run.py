@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--model-port", type=int, default=8500)
     args = parser.parse_args()
     try:
-        check_ports(
+        reserve_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
         name = convert(**{setting.lower(): vars(args)[setting.lower()] for setting in SETTINGS})
@@ -87,10 +87,22 @@ def catch_signals() -> list[int]:
     return caught
 
 
-def check_ports(**ports: int) -> None:
-    """Raise TutorialError if one of the ports is in use; the keys are make's variables."""
+def reserve_ports(**ports: int) -> None:
+    """Lock the ports until this process ends; the keys are make's variables.
+
+    Nothing listens while a model is converted, so another `make run` of this checkout needs the
+    locks to see that a port is taken. Raises TutorialError if one is.
+    """
+    folder = services.BUILD / "ports"
+    folder.mkdir(parents=True, exist_ok=True)
     for variable, port in ports.items():
-        if port_open(port):
+        lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)  # the system closes it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = not port_open(port)
+        except BlockingIOError:
+            free = False
+        if not free:
             raise TutorialError(
                 f"port {port} is in use: stop the program that listens there, or choose another"
                 f" port with make run {variable}={port + 1}"

@@ -1,7 +1,9 @@
 """tutorial/run without TensorFlow and servers: which version is made, and what is printed."""
 
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import requests
 
 from tutorial import ROOT, TutorialError, run
 from tutorial.model_folder import publish, versions
+from tutorial.processes import free_port
 
 AWKWARD = """"cat",$5 bill,it's $(HOME),#1 ${X},back\\slash"""
 
@@ -60,12 +63,30 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
 
 
+def test_two_commands_at_once_convert_a_model_once(tmp_path, converted):
+    write_model(tmp_path / "pets.h5", 1)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run.convert, [str(tmp_path / "pets.h5")] * 4, ["cat,dog"] * 4))
+    assert len(converted) == 1
+
+
 def test_convert_passes_only_the_settings_that_are_set(tmp_path, converted):
     write_model(tmp_path / "pets.h5", 1)
     run.convert(str(tmp_path / "pets.h5"), "a,b", model_name="mine", resize="area", size="")
     [parameters] = converted
     assert (parameters["MODEL_NAME"], parameters["RESIZE"]) == ("mine", "area")
     assert "SIZE" not in parameters
+
+
+def test_a_port_that_listens_or_is_reserved_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.services, "BUILD", tmp_path)
+    reserved = free_port()
+    run.reserve_ports(GATEWAY_PORT=reserved)  # as by a command that still converts
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for taken in (reserved, server.getsockname()[1]):
+            words = f"^port {taken} is in use: .*MODEL_PORT={taken + 1}"
+            with pytest.raises(TutorialError, match=words):
+                run.reserve_ports(MODEL_PORT=taken)
 
 
 def test_make_passes_settings_with_every_character(tmp_path):
@@ -94,7 +115,7 @@ def test_the_command_takes_settings_from_the_environment(monkeypatch):
         raise TutorialError("enough")
 
     monkeypatch.setattr(run, "convert", convert)
-    monkeypatch.setattr(run, "check_ports", lambda **_: None)
+    monkeypatch.setattr(run, "reserve_ports", lambda **_: None)
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setenv("LABELS", AWKWARD)
     with pytest.raises(SystemExit, match="make run: enough"):
