@@ -19,7 +19,7 @@ import requests
 
 from tutorial import ROOT, TutorialError, services, sources
 from tutorial.model_folder import next_version, source_hash, versions
-from tutorial.notebooks import execute
+from tutorial.notebooks import execute, run_cells
 from tutorial.processes import Server, port_open, start_server
 
 NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
@@ -109,40 +109,37 @@ def reserve_ports(**ports: int) -> None:
             )
 
 
-def convert(model: str = "", labels: str = "", *, model_name: str = "", **settings: str) -> str:
+def convert(model: str = "", **settings: str) -> str:
     """Run notebook 01 for `model` and return its name in models/. `settings` are as in SETTINGS.
 
     Nothing is done if the result of the same inputs is there. Two commands at once convert a model
-    only once. A model that cannot work is refused before the notebook starts.
+    only once. The notebook's own checks of the settings run first, in this process.
     """
-    model = model or "starter"
-    source = sources.find_model(model, settings.get("trusted", ""))
-    name = sources.served_name(model, model_name)
-    names = sources.read_labels(model, labels)
-    if labels.endswith((".txt", ".json")):  # the notebook runs in another folder
-        labels = str(Path(labels).expanduser().resolve())
-    if own := settings.get("custom_objects"):
-        if not Path(own).expanduser().is_file():
-            raise TutorialError(f"there is no file CUSTOM_OBJECTS={own}")
-        settings["custom_objects"] = str(Path(own).expanduser().resolve())
+    parameters = {key.upper(): value for key, value in settings.items() if value}
+    parameters["MODEL"] = model or "starter"
+    for key, value in parameters.items():  # the notebook runs in another folder
+        is_path = {
+            "MODEL": value not in sources.BUNDLED,
+            "LABELS": value.endswith((".txt", ".json")),
+            "CUSTOM_OBJECTS": True,
+        }
+        if is_path.get(key):
+            parameters[key] = str(Path(value).expanduser().resolve())
+    checked = run_cells(NOTEBOOK, parameters, until="## Open the file")
+    source, labels = checked["source"], checked["labels"]
+    name = parameters["MODEL_NAME"] = checked["model_name"]
     folder = ROOT / "models" / name
-    parameters = {
-        "MODEL": model if model in sources.BUNDLED else str(Path(model).expanduser().resolve()),
-        "LABELS": labels,
-        "MODEL_NAME": name,
-        **{setting.upper(): value for setting, value in settings.items() if value},
-    }
     record = services.BUILD / "converted" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with record.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         parameters["VERSION"] = next_version(folder, source)
-        done = record.exists() and record.read_text() == fingerprint(source, names, parameters)
+        done = record.exists() and record.read_text() == fingerprint(source, labels, parameters)
         if not done or parameters["VERSION"] not in versions(folder):
             record.unlink(missing_ok=True)
-            print(f"Converting {model} with {NOTEBOOK.relative_to(ROOT)}", flush=True)
+            print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
             execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
-            record.write_text(fingerprint(source, names, parameters))
+            record.write_text(fingerprint(source, labels, parameters))
     return name
 
 

@@ -29,11 +29,9 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         folder = tmp_path / "models" / parameters["MODEL_NAME"]
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
-    for name in ("01.ipynb", "tutorial/convert.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("code")
+    (tmp_path / "tutorial").mkdir()
+    (tmp_path / "tutorial/convert.py").write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
-    monkeypatch.setattr(run, "NOTEBOOK", tmp_path / "01.ipynb")
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run, "execute", execute)
     return calls
@@ -48,34 +46,55 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     path, folder = tmp_path / "pets.h5", tmp_path / "models/pets"
     write_model(path, 1)
     for _ in range(2):
-        assert run.convert(str(path), "cat,dog") == "pets"
+        assert run.convert(str(path), labels="cat,dog") == "pets"
     assert (len(converted), versions(folder)) == (1, [1])
 
-    run.convert(str(path), "cat,fox")  # other labels, the same model
+    run.convert(str(path), labels="cat,fox")  # other labels, the same model
     assert (len(converted), versions(folder)) == (2, [1])
 
     write_model(path, 2)
-    run.convert(str(path), "cat,fox")
+    run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (3, [1, 2])
 
     write_model(path, 1)  # it must be served again, and servers serve the highest
-    run.convert(str(path), "cat,fox")
+    run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
 
 
 def test_two_commands_at_once_convert_a_model_once(tmp_path, converted):
     write_model(tmp_path / "pets.h5", 1)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(run.convert, [str(tmp_path / "pets.h5")] * 4, ["cat,dog"] * 4))
+        for _ in range(4):
+            pool.submit(run.convert, str(tmp_path / "pets.h5"), labels="cat,dog")
     assert len(converted) == 1
 
 
 def test_convert_passes_only_the_settings_that_are_set(tmp_path, converted):
     write_model(tmp_path / "pets.h5", 1)
-    run.convert(str(tmp_path / "pets.h5"), "a,b", model_name="mine", resize="area", size="")
+    run.convert(str(tmp_path / "pets.h5"), labels="a,b", model_name="mine", resize="area", size="")
     [parameters] = converted
     assert (parameters["MODEL_NAME"], parameters["RESIZE"]) == ("mine", "area")
     assert "SIZE" not in parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"preprocessing": "exception"}, "'exception' is no preprocessing: choose tf .*, caffe"),
+        ({"resize": "cubic"}, "RESIZE=cubic is not one of nearest, bilinear, bicubic, area"),
+        ({"size": "big"}, "SIZE=big is not like 224 or 224x160"),
+        ({"labels": "a,a"}, "LABELS has a more than once"),
+        ({"model_name": "a/b"}, "MODEL_NAME=a/b is part of URLs"),
+        ({"custom_objects": "absent.py"}, "there is no file CUSTOM_OBJECTS=.*/absent.py"),
+    ],
+)
+def test_convert_refuses_a_mistyped_setting_before_the_notebook(
+    tmp_path, converted, settings, words
+):
+    write_model(tmp_path / "pets.h5", 1)
+    with pytest.raises(TutorialError, match=words):
+        run.convert(str(tmp_path / "pets.h5"), **{"labels": "a,b"} | settings)
+    assert not converted
 
 
 def test_a_port_that_listens_or_is_reserved_is_named_with_the_way_out(tmp_path, monkeypatch):
