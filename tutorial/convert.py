@@ -31,7 +31,7 @@ import tf_keras
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tutorial import TutorialError
-from tutorial.sources import EXPORT, check_code, model_format
+from tutorial.sources import EXPORT, check_code, model_format, read_config
 
 KerasModel = keras.Model | tf_keras.Model
 
@@ -41,6 +41,10 @@ IMAGES = 4  # that are compared
 UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
     r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
     r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
+)
+FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
+    r'{"module": "builtins", "class_name": "function", "config": "(\w+)",'
+    r' "registered_name": "function"}'
 )
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
 SCALING_LAYERS = (
@@ -109,9 +113,15 @@ def load_model(
     check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
+        objects = _objects_in(custom_objects) if custom_objects else None
+        config, functions = FUNCTION.subn(r'"\1"', read_config(path))
+        if objects and functions and reader is tf_keras and model_format(path) == ".h5":
+            model = tf_keras.models.model_from_json(config, objects)
+            model.load_weights(path)
+            return model
         return reader.models.load_model(
             path,
-            custom_objects=_objects_in(custom_objects) if custom_objects else None,
+            custom_objects=objects,
             compile=False,  # serving needs no optimizer
             safe_mode=trusted != "1",
         )
@@ -183,7 +193,7 @@ def float_signature(
         output: The only output to return; "" for all.
         size: Pixels a side, such as "224" or "224x160" (height x width), if the model says none.
     """
-    inputs = model.inputs or []
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
         if not names:

@@ -44,10 +44,10 @@ def find_model(model: str, trusted: str = "") -> Path:
 
 
 def check_code(path: Path, trusted: str = "") -> None:
-    """Raise TutorialError if loading the file would run code from it; "1" trusts it."""
-    if trusted == "1" or model_format(path) == "SavedModel":
+    """Raise TutorialError if the file has weights only, or code that is not `trusted` ("1")."""
+    if model_format(path) == "SavedModel":
         return
-    if re.search(r'"class_name": *"Lambda"', read_config(path)):
+    if re.search(r'"class_name": *"Lambda"', read_config(path)) and trusted != "1":
         raise TutorialError(
             f"{path} has a Lambda layer, so loading it runs code from the file. {EXPORT}."
             " If you trust the file, set TRUSTED=1"

@@ -4,6 +4,7 @@ Lesson 01's cells convert the models in this process. One model server serves al
 """
 
 import os
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from tutorial.notebooks import run_cells
 from tutorial.processes import free_port
 
 LESSON = services.ROOT / "notebooks/01-convert-model.ipynb"
+DATA = services.ROOT / "tests/data"
 SIZE = (24, 20)
 THREE = "cat,dog,bird"
 
@@ -165,9 +167,18 @@ def two_signatures() -> Case:
     )
 
 
+def own_function() -> Case:
+    """Return a case with an activation that Keras does not know."""
+    file = str(DATA / "own_layers.py")
+    return of(
+        classifier(first=[keras.layers.Activation(runpy.run_path(file)["sharp"])]),
+        settings={"PREPROCESSING": "unit", "CUSTOM_OBJECTS": file},
+    )
+
+
 unchanged = {"scale": lambda pixels: pixels, "settings": {}}
 CASES = {
-    "keras": lambda: of(classifier()),
+    "keras": lambda: of(classifier(), file="best model-0.89.keras"),
     "tf_keras": lambda: of(classifier(tf_keras), file="model.h5"),
     "caffe": lambda: in_style("vgg16"),
     "caffe in tf_keras": lambda: in_style("resnet50", tf_keras),
@@ -178,6 +189,10 @@ CASES = {
     "area": lambda: resized("area"),
     "scales itself": lambda: of(
         classifier(first=[keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)]), **unchanged
+    ),
+    "normalizes itself": lambda: of(
+        classifier(first=[keras.layers.Normalization(mean=[90, 120, 150], variance=[900] * 3)]),
+        **unchanged,
     ),
     "preprocesses itself": lambda: of(
         classifier(tf_keras, first=[tf_keras.applications.vgg16.preprocess_input]),
@@ -222,6 +237,15 @@ CASES = {
     "dict output": lambda: with_outputs({"species": 3}),
     "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
     "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
+    "labels in a file": lambda: of(
+        classifier(),
+        settings={"PREPROCESSING": "unit", "LABELS": str(DATA / "class_indices.json")},
+    ),
+    "own function": own_function,
+    "Lambda": lambda: of(
+        classifier(first=[keras.layers.Lambda(lambda x: x * 0.5)]),
+        settings={"PREPROCESSING": "unit", "TRUSTED": "1"},
+    ),
     "input named my-image.1": lambda: of(classifier(name="my-image.1")),
     "input named input image": lambda: of(classifier(name="input image")),
     "input named class": lambda: of(classifier(name="class")),
@@ -247,7 +271,7 @@ def served(tmp_path_factory) -> Callable:
         source = place / str(number) / case.file
         source.parent.mkdir()
         case.save(source)
-        settings = case.settings | {"LABELS": case.labels, "MODEL_NAME": f"m{number}"}
+        settings = {"LABELS": case.labels, "MODEL_NAME": f"m{number}"} | case.settings
         try:
             run_lesson(MODEL=str(source), MODELS_DIR=str(place / "models"), **settings)
         except Exception as error:
