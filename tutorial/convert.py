@@ -129,11 +129,9 @@ def load_model(
         raise
     except Exception as error:
         if unknown := UNKNOWN_OBJECT.search(str(error)):
-            name = unknown[1]
-            hint = f". Or set CUSTOM_OBJECTS=module.py to a Python file that defines {name}"
             raise TutorialError(
-                f"{path} uses {name}, which is not part of Keras. {EXPORT}"
-                f"{'' if custom_objects else hint}"
+                f"{path} uses {unknown[1]}, which is not part of Keras. {EXPORT}. Or set"
+                f" CUSTOM_OBJECTS=module.py to a Python file that defines {unknown[1]}"
             ) from error
         raise TutorialError(
             f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
@@ -386,8 +384,7 @@ def check_as_served(folder: Path, signature: SavedSignature) -> None:
             scores = session.run(output, {definition.inputs[signature.input_name].name: images})
         except Exception as error:
             raise TutorialError(
-                f"a server cannot run the SavedModel: {_first_line(error)}. Run"
-                " model.export('folder') where you trained it, then set MODEL=folder"
+                f"a server cannot run the SavedModel: {_first_line(error)}. {EXPORT}"
             ) from error
     _compare(scores, signature(images))
 
@@ -421,7 +418,9 @@ def kind_of_scores(
 
     Raises TutorialError for one output that says nothing about its label.
     """
-    kind = _kind_of_scores(signature, model)
+    last = getattr(model, "layers", [None])[-1]
+    linear = getattr(getattr(last, "activation", None), "__name__", "") == "linear"
+    kind = "logits" if linear else _kind_of_scores(signature)
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -433,10 +432,7 @@ def kind_of_scores(
     return kind
 
 
-def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
-    last = getattr(model, "layers", [None])[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") == "linear":
-        return "logits"
+def _kind_of_scores(signature: SavedSignature) -> str:
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
     scales = [1, 10, 1e3, 1e5]
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])

@@ -162,15 +162,15 @@ def wait_until_ready(servers: Server, url: str) -> None:
 
     Raises TutorialError where waiting does not help: after a while, or if a server has ended.
     """
-    last, since = "", 0.0
+    since: dict[str, float] = {}  # reason to when it was first given
     while found := why_not_ready(url):
         reason, patience = found
         if not servers.running:
             raise TutorialError(why_ended(servers.log))
-        if reason != last:
+        if reason not in since:
             print(f"Not ready yet: {reason}", flush=True)
-            last, since = reason, time.monotonic()
-        if time.monotonic() - since > patience:
+            since[reason] = time.monotonic()
+        if time.monotonic() - since[reason] > patience:
             raise TutorialError(f"{reason}, for {patience} seconds; {servers.log} says more")
         time.sleep(0.2)
 

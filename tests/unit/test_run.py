@@ -171,7 +171,7 @@ def servers(log: Path | None = None, *, running: bool = True) -> SimpleNamespace
 
 def test_waiting_prints_each_new_reason_once(readyz, capsys):
     away = requests.ConnectionError()
-    readyz += [away, away, *["not ready: UNAVAILABLE"] * 3, "not ready: NOT_FOUND", "ready"]
+    readyz += [away, away, *["not ready: UNAVAILABLE", "not ready: NOT_FOUND"] * 2, "ready"]
     run.wait_until_ready(servers(), "")
     assert capsys.readouterr().out.splitlines() == [
         "Not ready yet: the gateway does not answer",
