@@ -31,7 +31,7 @@ import tf_keras
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tutorial import TutorialError
-from tutorial.sources import EXPORT, check_code, model_format
+from tutorial.sources import EXPORT, check_code, model_format, read_config
 
 KerasModel = keras.Model | tf_keras.Model
 
@@ -41,6 +41,10 @@ IMAGES = 4  # that are compared
 UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
     r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
     r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
+)
+FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
+    r'{"module": "builtins", "class_name": "function", "config": "(\w+)",'
+    r' "registered_name": "function"}'
 )
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
 SCALING_LAYERS = (
@@ -109,9 +113,15 @@ def load_model(
     check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
+        objects = _objects_in(custom_objects) if custom_objects else None
+        config, functions = FUNCTION.subn(r'"\1"', read_config(path))
+        if objects and functions and reader is tf_keras and model_format(path) == ".h5":
+            model = tf_keras.models.model_from_json(config, objects)
+            model.load_weights(path)
+            return model
         return reader.models.load_model(
             path,
-            custom_objects=_objects_in(custom_objects) if custom_objects else None,
+            custom_objects=objects,
             compile=False,  # serving needs no optimizer
             safe_mode=trusted != "1",
         )
@@ -119,11 +129,9 @@ def load_model(
         raise
     except Exception as error:
         if unknown := UNKNOWN_OBJECT.search(str(error)):
-            name = unknown[1]
-            hint = f". Or set CUSTOM_OBJECTS=module.py to a Python file that defines {name}"
             raise TutorialError(
-                f"{path} uses {name}, which is not part of Keras. {EXPORT}"
-                f"{'' if custom_objects else hint}"
+                f"{path} uses {unknown[1]}, which is not part of Keras. {EXPORT}. Or set"
+                f" CUSTOM_OBJECTS=module.py to a Python file that defines {unknown[1]}"
             ) from error
         raise TutorialError(
             f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
@@ -183,7 +191,7 @@ def float_signature(
         output: The only output to return; "" for all.
         size: Pixels a side, such as "224" or "224x160" (height x width), if the model says none.
     """
-    inputs = model.inputs or []
+    inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
         if not names:
@@ -376,8 +384,7 @@ def check_as_served(folder: Path, signature: SavedSignature) -> None:
             scores = session.run(output, {definition.inputs[signature.input_name].name: images})
         except Exception as error:
             raise TutorialError(
-                f"a server cannot run the SavedModel: {_first_line(error)}. Run"
-                " model.export('folder') where you trained it, then set MODEL=folder"
+                f"a server cannot run the SavedModel: {_first_line(error)}. {EXPORT}"
             ) from error
     _compare(scores, signature(images))
 
@@ -411,7 +418,9 @@ def kind_of_scores(
 
     Raises TutorialError for one output that says nothing about its label.
     """
-    kind = _kind_of_scores(signature, model)
+    last = getattr(model, "layers", [None])[-1]
+    linear = getattr(getattr(last, "activation", None), "__name__", "") == "linear"
+    kind = "logits" if linear else _kind_of_scores(signature)
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -423,10 +432,7 @@ def kind_of_scores(
     return kind
 
 
-def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
-    last = getattr(model, "layers", [None])[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") == "linear":
-        return "logits"
+def _kind_of_scores(signature: SavedSignature) -> str:
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
     scales = [1, 10, 1e3, 1e5]
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])

@@ -3,6 +3,7 @@
 python -m tutorial.notebooks        executed copies under build/notebooks/
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -56,6 +57,23 @@ def execute(
             f" (the executed copy {output} shows where)"
         ) from None
     return output
+
+
+def run_cells(notebook: Path, parameters: dict[str, Any], until: str) -> dict[str, Any]:
+    """Run the code cells above the heading `until` in this process; return their variables.
+
+    That needs no kernel, so errors come at once.
+    """
+    variables: dict[str, Any] = {}
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if source.startswith(until):
+            return variables
+        if cell["cell_type"] == "code":
+            exec(source, variables)
+        if "parameters" in cell["metadata"].get("tags", []):
+            variables |= parameters
+    raise ValueError(f"{notebook.name} has no heading {until!r}")
 
 
 def main() -> None:

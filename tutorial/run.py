@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ import requests
 
 from tutorial import ROOT, TutorialError, services, sources
 from tutorial.model_folder import next_version, source_hash, versions
-from tutorial.notebooks import execute
+from tutorial.notebooks import execute, run_cells
 from tutorial.processes import Server, port_open, start_server
 
 NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
@@ -36,6 +37,7 @@ SETTINGS = {  # flags, and variables of the environment; parameters of the noteb
     "TRUSTED": "1 if code in the model's file may run",
 }
 SHOWN = 10  # labels of the answer
+TIMEOUT = 120  # seconds that a server may take to start
 PATIENCE = 10  # seconds for a gateway that cannot use the model to find a better one
 
 
@@ -50,18 +52,19 @@ def main() -> None:
     parser.add_argument("--model-port", type=int, default=8500)
     args = parser.parse_args()
     try:
-        check_ports(
+        reserve_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
         name = convert(**{setting.lower(): vars(args)[setting.lower()] for setting in SETTINGS})
         print(f"Starting the model server and the gateway for {name}", flush=True)
         signals = catch_signals()
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
+            wait_until_ready(servers, f"http://127.0.0.1:{args.admin_port}/readyz")
             welcome(args.gateway_port, servers.log)
             while servers.running and not signals:
                 time.sleep(0.2)
         if not signals:
-            raise TutorialError(f"a server ended; {servers.log} says why")
+            raise TutorialError(why_ended(servers.log))
     except TutorialError as error:
         sys.exit(f"make run: {error}")
     except KeyboardInterrupt:
@@ -84,50 +87,59 @@ def catch_signals() -> list[int]:
     return caught
 
 
-def check_ports(**ports: int) -> None:
-    """Raise TutorialError if one of the ports is in use; the keys are make's variables."""
+def reserve_ports(**ports: int) -> None:
+    """Lock the ports until this process ends; the keys are make's variables.
+
+    Nothing listens while a model is converted, so another `make run` of this checkout needs the
+    locks to see that a port is taken. Raises TutorialError if one is.
+    """
+    folder = services.BUILD / "ports"
+    folder.mkdir(parents=True, exist_ok=True)
     for variable, port in ports.items():
-        if port_open(port):
+        lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)  # the system closes it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = not port_open(port)
+        except BlockingIOError:
+            free = False
+        if not free:
             raise TutorialError(
                 f"port {port} is in use: stop the program that listens there, or choose another"
                 f" port with make run {variable}={port + 1}"
             )
 
 
-def convert(model: str = "", labels: str = "", *, model_name: str = "", **settings: str) -> str:
+def convert(model: str = "", **settings: str) -> str:
     """Run notebook 01 for `model` and return its name in models/. `settings` are as in SETTINGS.
 
     Nothing is done if the result of the same inputs is there. Two commands at once convert a model
-    only once. A model that cannot work is refused before the notebook starts.
+    only once. The notebook's own checks of the settings run first, in this process.
     """
-    model = model or "starter"
-    source = sources.find_model(model, settings.get("trusted", ""))
-    name = sources.served_name(model, model_name)
-    names = sources.read_labels(model, labels)
-    if labels.endswith((".txt", ".json")):  # the notebook runs in another folder
-        labels = str(Path(labels).expanduser().resolve())
-    if own := settings.get("custom_objects"):
-        if not Path(own).expanduser().is_file():
-            raise TutorialError(f"there is no file CUSTOM_OBJECTS={own}")
-        settings["custom_objects"] = str(Path(own).expanduser().resolve())
+    parameters = {key.upper(): value for key, value in settings.items() if value}
+    parameters["MODEL"] = model or "starter"
+    for key, value in parameters.items():  # the notebook runs in another folder
+        is_path = {
+            "MODEL": value not in sources.BUNDLED,
+            "LABELS": value.endswith((".txt", ".json")),
+            "CUSTOM_OBJECTS": True,
+        }
+        if is_path.get(key):
+            parameters[key] = str(Path(value).expanduser().resolve())
+    checked = run_cells(NOTEBOOK, parameters, until="## Open the file")
+    source, labels = checked["source"], checked["labels"]
+    name = parameters["MODEL_NAME"] = checked["model_name"]
     folder = ROOT / "models" / name
-    parameters = {
-        "MODEL": model if model in sources.BUNDLED else str(Path(model).expanduser().resolve()),
-        "LABELS": labels,
-        "MODEL_NAME": name,
-        **{setting.upper(): value for setting, value in settings.items() if value},
-    }
     record = services.BUILD / "converted" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     with record.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         parameters["VERSION"] = next_version(folder, source)
-        done = record.exists() and record.read_text() == fingerprint(source, names, parameters)
+        done = record.exists() and record.read_text() == fingerprint(source, labels, parameters)
         if not done or parameters["VERSION"] not in versions(folder):
             record.unlink(missing_ok=True)
-            print(f"Converting {model} with {NOTEBOOK.relative_to(ROOT)}", flush=True)
+            print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
             execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
-            record.write_text(fingerprint(source, names, parameters))
+            record.write_text(fingerprint(source, labels, parameters))
     return name
 
 
@@ -145,38 +157,58 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
     return json.dumps(facts, indent=1)
 
 
-class Readiness:
-    """Ask a gateway whether it is ready, and show why it is not."""
+def wait_until_ready(servers: Server, url: str) -> None:
+    """Return when the gateway's /readyz at `url` says so; print each new reason why not.
 
-    def __init__(self, url: str) -> None:
-        """Take the address of /readyz."""
-        self._url, self._reason, self._since = url, "", time.monotonic()
+    Raises TutorialError where waiting does not help: after a while, or if a server has ended.
+    """
+    since: dict[str, float] = {}  # reason to when it was first given
+    while found := why_not_ready(url):
+        reason, patience = found
+        if not servers.running:
+            raise TutorialError(why_ended(servers.log))
+        if reason not in since:
+            print(f"Not ready yet: {reason}", flush=True)
+            since[reason] = time.monotonic()
+        if time.monotonic() - since[reason] > patience:
+            raise TutorialError(f"{reason}, for {patience} seconds; {servers.log} says more")
+        time.sleep(0.2)
 
-    def __call__(self) -> bool:
-        """Return whether it is ready. Raises TutorialError if it cannot use the model.
 
-        A reason of capitals is gRPC's: the model server is starting. Any other does not go away.
-        """
-        try:
-            answer = requests.get(self._url, timeout=5)
-        except requests.RequestException:
-            return False
+def why_not_ready(url: str) -> tuple[str, int] | None:
+    """Return why a gateway is not ready, and for how many seconds that may be so.
+
+    A reason of capitals is gRPC's: the model server is starting. Any other does not go away.
+    """
+    try:
+        answer = requests.get(url, timeout=5)
         reason = answer.json()["status"].removeprefix("not ready: ")
-        if reason != self._reason:
-            self._reason, self._since = reason, time.monotonic()
-        waited = time.monotonic() - self._since
-        if not answer.ok and not reason.isupper() and waited > PATIENCE:
-            raise TutorialError(f"the gateway cannot use the model: {reason}")
-        return answer.ok
+    except requests.RequestException:
+        return "the gateway does not answer", TIMEOUT
+    if answer.ok:
+        return None
+    if reason.isupper():
+        return f"the model server is not ready ({reason})", TIMEOUT
+    return f"the gateway cannot use the model: {reason}", PATIENCE
+
+
+def why_ended(log: Path) -> str:
+    """Return which server ended first, and the last line that it wrote."""
+    text = log.read_text(errors="replace")
+    if ended := re.search(r"\| (model|gateway)\.1 stopped", text):
+        lines = re.findall(rf"^\S+ {ended[1]}\.1 *\| (.+)", text[: ended.start()], re.MULTILINE)
+        server = "model server" if ended[1] == "model" else "gateway"
+        return f"the {server} ended: {lines[-1] if lines else 'it wrote nothing'}; see {log}"
+    return f"the servers ended; {log} says why"
 
 
 def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Server:
-    """Start the processes of the Procfile; return when the gateway is ready."""
+    """Start the processes of the Procfile."""
     binaries = Path(sys.executable).parent
     return start_server(
         "the services",
         [sys.executable, "-m", "honcho", "--no-colour", "start"],
-        ready=Readiness(f"http://127.0.0.1:{admin_port}/readyz"),
+        ready=lambda: True,  # wait_until_ready says more
         log=services.BUILD / f"logs/run-{gateway_port}.log",
         cwd=ROOT,
         env={
@@ -188,7 +220,6 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
             "GATEWAY_MODEL_ADDRESS": f"127.0.0.1:{model_port}",
             "GATEWAY_CONTRACT": f"models/{name}/contract.json",
         },
-        timeout=120,
         grace=10,  # honcho ends its own processes
     )
 

@@ -24,10 +24,6 @@ ONLY_WEIGHTS = (
     "only weights, not the layers. Build the model in Python as you trained it, call"
     " model.load_weights and model.save('model.keras'), then set MODEL=model.keras"
 )
-OTHER_LIBRARY = (
-    "this path serves Keras models and SavedModels. Where the model was a Keras one, save that"
-    " with model.save('model.keras')"
-)
 
 
 def find_model(model: str, trusted: str = "") -> Path:
@@ -44,10 +40,10 @@ def find_model(model: str, trusted: str = "") -> Path:
 
 
 def check_code(path: Path, trusted: str = "") -> None:
-    """Raise TutorialError if loading the file would run code from it; "1" trusts it."""
-    if trusted == "1" or model_format(path) == "SavedModel":
+    """Raise TutorialError if the file has weights only, or code that is not `trusted` ("1")."""
+    if model_format(path) == "SavedModel":
         return
-    if re.search(r'"class_name": *"Lambda"', read_config(path)):
+    if re.search(r'"class_name": *"Lambda"', read_config(path)) and trusted != "1":
         raise TutorialError(
             f"{path} has a Lambda layer, so loading it runs code from the file. {EXPORT}."
             " If you trust the file, set TRUSTED=1"
@@ -69,23 +65,24 @@ def model_format(path: Path) -> str:
         raise TutorialError(f"{path} has no saved_model.pb: {hint}")
     if not path.exists():
         raise TutorialError(f"there is no file {path}: give MODEL the path of a Keras file")
+    other = {".onnx": "an ONNX", ".pt": "a PyTorch", ".pth": "a PyTorch"}.get(path.suffix)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
         if {"config.json", "metadata.json"} <= set(names):
             return ".keras"
         if any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
-            raise TutorialError(f"{path} is a PyTorch file: {OTHER_LIBRARY}")
+            other = "a PyTorch"
     if h5py.is_hdf5(path):
         return ".h5"
     with path.open("rb") as file:
-        start = file.read(8)
-    if path.suffix == ".onnx":
-        raise TutorialError(f"{path} is an ONNX file: {OTHER_LIBRARY}")
-    if path.suffix in (".pt", ".pth"):
-        raise TutorialError(f"{path} is a PyTorch file: {OTHER_LIBRARY}")
-    if start[4:] == b"TFL3":
-        raise TutorialError(f"{path} is a TensorFlow Lite file: {OTHER_LIBRARY}")
+        if file.read(8)[4:] == b"TFL3":
+            other = "a TensorFlow Lite"
+    if other:
+        raise TutorialError(
+            f"{path} is {other} file: this path serves Keras models and SavedModels. Where the"
+            " model was a Keras one, save that with model.save('model.keras')"
+        )
     raise TutorialError(
         f"{path} cannot be read as a Keras model: it is neither .h5 nor .keras, or not whole."
         " Save it again with model.save('model.keras')"

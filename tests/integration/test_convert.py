@@ -2,6 +2,7 @@
 
 import os
 import runpy
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from tutorial import TutorialError, convert
 from tutorial.sources import find_model
 
 KERAS_2_7 = Path(__file__).parents[1] / "data/keras27-nested-xception-tiny.h5"
+OWN_LAYERS = Path(__file__).parents[1] / "data/own_layers.py"
 LABELS = ["cat", "dog", "bird"]
 
 pytestmark = [
@@ -179,64 +181,47 @@ def test_a_model_that_is_no_classifier_is_refused():
         convert.read_signature({"serve": function}, "serve", LABELS)
 
 
-OWN_LAYER = """
-import keras, tf_keras
-
-@keras.saving.register_keras_serializable("mine")
-class Halve(keras.layers.Layer):
-    def call(self, x):
-        return x * 0.5
-
-class Third(tf_keras.layers.Layer):
-    def call(self, x):
-        return x / 3
-
-def sharp(x):
-    return x * x
-"""
-
-
 @pytest.fixture
 def own_code(tmp_path):
-    """A Python file with a layer and an activation, and the models that use them."""
-    module = tmp_path / "module.py"
-    module.write_text(OWN_LAYER)
-    found = runpy.run_path(str(module))
-    paths = []
-    for name, layer in {
-        "layer.keras": found["Halve"](),
-        "activation.keras": keras.layers.Activation(found["sharp"]),
-        "layer.h5": found["Third"](),
-        "activation.h5": tf_keras.layers.Activation(found["sharp"]),
-    }.items():
-        reader = tf_keras if name.endswith("h5") else keras
-        model = make_model(reader)
-        paths.append(tmp_path / name)
-        reader.Sequential([reader.layers.Input((8, 8, 3)), layer, model]).save(paths[-1])
+    """Paths of models with code of one's own: a dict from the path to what it is called."""
+    own = SimpleNamespace(**runpy.run_path(str(OWN_LAYERS)))
+    square = {"activation": own.sharp}
+    layers = {
+        "layer.keras": (keras, own.Halve(), "Halve"),
+        "activation.keras": (keras, keras.layers.Conv2D(3, 1, **square), "sharp"),
+        "layer.h5": (tf_keras, own.Third(), "Third"),
+        "activation.h5": (tf_keras, tf_keras.layers.Conv2D(3, 1, **square), "sharp"),
+    }
+    models = {}
+    for name, (reader, layer, word) in layers.items():
+        model = reader.Sequential([reader.layers.Input((8, 8, 3)), layer, make_model(reader)])
+        model.save(tmp_path / name)
+        models[tmp_path / name] = (word, model)
+    subclassed = own.Pets()
+    subclassed(np.ones((1, 8, 8, 3)))
+    subclassed.save(tmp_path / "subclassed.keras")
+    models[tmp_path / "subclassed.keras"] = ("Pets", subclassed)
     keras.saving.get_custom_objects().clear()
-    return module, paths
+    return models
 
 
 def test_code_of_ones_own_is_named_and_can_be_given(own_code):
-    module, paths = own_code
-    for path, name in zip(paths, ["Halve", "sharp", "Third", "sharp"], strict=True):
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype("float32")
+    for path, (word, original) in own_code.items():
         with pytest.raises(
-            TutorialError, match=f"{path} uses {name}, which .*export.*CUSTOM_OBJECTS=module.py"
+            TutorialError, match=f"{path} uses {word}, which .*export.*CUSTOM_OBJECTS=module.py"
         ):
             convert.load_model(path)
-        if path.name == "activation.h5":  # Keras 2 cannot read it back
-            with pytest.raises(TutorialError, match=r"uses sharp, .* set MODEL=folder$"):
-                convert.load_model(path, custom_objects=str(module))
-            continue
-        model = convert.load_model(path, custom_objects=str(module))
-        assert np.asarray(model(np.ones((1, 8, 8, 3)))).shape == (1, 3)
+        model = convert.load_model(path, custom_objects=str(OWN_LAYERS))
+        np.testing.assert_allclose(model(images), original(images), rtol=1e-5)
+    with pytest.raises(TutorialError, match=r"does not say what it takes. Run model.export"):
+        convert.float_signature(model)  # a subclassed one
 
 
-def test_code_of_ones_own_that_fails_is_named(own_code):
-    module, (path, *_) = own_code
-    module.write_text("import absent_module")
+def test_code_of_ones_own_that_fails_is_named(own_code, tmp_path):
+    (tmp_path / "module.py").write_text("import absent_module")
     with pytest.raises(TutorialError, match=r"module.py fails with ModuleNotFoundError: No module"):
-        convert.load_model(path, custom_objects=str(module))
+        convert.load_model(next(iter(own_code)), custom_objects=str(tmp_path / "module.py"))
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
@@ -260,9 +245,9 @@ def test_weights_only_are_named(tmp_path):
     make_model(keras).save_weights(tmp_path / "a.weights.h5")
     make_model(tf_keras).save_weights(tmp_path / "b.h5")
     make_model(tf_keras).save_weights(tmp_path / "c")
-    for name in ("a.weights.h5", "b.h5", "c"):
+    for name, trusted in product(("a.weights.h5", "b.h5", "c"), ("", "1")):
         with pytest.raises(TutorialError, match=f"{name} (is a checkpoint: it )?has only weights"):
-            find_model(str(tmp_path / name))
+            find_model(str(tmp_path / name), trusted)
 
 
 def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):

@@ -1,8 +1,11 @@
 """tutorial/run without TensorFlow and servers: which version is made, and what is printed."""
 
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -10,6 +13,7 @@ import requests
 
 from tutorial import ROOT, TutorialError, run
 from tutorial.model_folder import publish, versions
+from tutorial.processes import free_port
 
 AWKWARD = """"cat",$5 bill,it's $(HOME),#1 ${X},back\\slash"""
 
@@ -25,11 +29,9 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         folder = tmp_path / "models" / parameters["MODEL_NAME"]
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
-    for name in ("01.ipynb", "tutorial/convert.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("code")
+    (tmp_path / "tutorial").mkdir()
+    (tmp_path / "tutorial/convert.py").write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
-    monkeypatch.setattr(run, "NOTEBOOK", tmp_path / "01.ipynb")
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run, "execute", execute)
     return calls
@@ -44,27 +46,66 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     path, folder = tmp_path / "pets.h5", tmp_path / "models/pets"
     write_model(path, 1)
     for _ in range(2):
-        assert run.convert(str(path), "cat,dog") == "pets"
+        assert run.convert(str(path), labels="cat,dog") == "pets"
     assert (len(converted), versions(folder)) == (1, [1])
 
-    run.convert(str(path), "cat,fox")  # other labels, the same model
+    run.convert(str(path), labels="cat,fox")  # other labels, the same model
     assert (len(converted), versions(folder)) == (2, [1])
 
     write_model(path, 2)
-    run.convert(str(path), "cat,fox")
+    run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (3, [1, 2])
 
     write_model(path, 1)  # it must be served again, and servers serve the highest
-    run.convert(str(path), "cat,fox")
+    run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
+
+
+def test_two_commands_at_once_convert_a_model_once(tmp_path, converted):
+    write_model(tmp_path / "pets.h5", 1)
+    with ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            pool.submit(run.convert, str(tmp_path / "pets.h5"), labels="cat,dog")
+    assert len(converted) == 1
 
 
 def test_convert_passes_only_the_settings_that_are_set(tmp_path, converted):
     write_model(tmp_path / "pets.h5", 1)
-    run.convert(str(tmp_path / "pets.h5"), "a,b", model_name="mine", resize="area", size="")
+    run.convert(str(tmp_path / "pets.h5"), labels="a,b", model_name="mine", resize="area", size="")
     [parameters] = converted
     assert (parameters["MODEL_NAME"], parameters["RESIZE"]) == ("mine", "area")
     assert "SIZE" not in parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"preprocessing": "exception"}, "'exception' is no preprocessing: choose tf .*, caffe"),
+        ({"resize": "cubic"}, "RESIZE=cubic is not one of nearest, bilinear, bicubic, area"),
+        ({"size": "big"}, "SIZE=big is not like 224 or 224x160"),
+        ({"labels": "a,a"}, "LABELS has a more than once"),
+        ({"model_name": "a/b"}, "MODEL_NAME=a/b is part of URLs"),
+        ({"custom_objects": "absent.py"}, "there is no file CUSTOM_OBJECTS=.*/absent.py"),
+    ],
+)
+def test_convert_refuses_a_mistyped_setting_before_the_notebook(
+    tmp_path, converted, settings, words
+):
+    write_model(tmp_path / "pets.h5", 1)
+    with pytest.raises(TutorialError, match=words):
+        run.convert(str(tmp_path / "pets.h5"), **{"labels": "a,b"} | settings)
+    assert not converted
+
+
+def test_a_port_that_listens_or_is_reserved_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.services, "BUILD", tmp_path)
+    reserved = free_port()
+    run.reserve_ports(GATEWAY_PORT=reserved)  # as by a command that still converts
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for taken in (reserved, server.getsockname()[1]):
+            words = f"^port {taken} is in use: .*MODEL_PORT={taken + 1}"
+            with pytest.raises(TutorialError, match=words):
+                run.reserve_ports(MODEL_PORT=taken)
 
 
 def test_make_passes_settings_with_every_character(tmp_path):
@@ -93,7 +134,7 @@ def test_the_command_takes_settings_from_the_environment(monkeypatch):
         raise TutorialError("enough")
 
     monkeypatch.setattr(run, "convert", convert)
-    monkeypatch.setattr(run, "check_ports", lambda **_: None)
+    monkeypatch.setattr(run, "reserve_ports", lambda **_: None)
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setenv("LABELS", AWKWARD)
     with pytest.raises(SystemExit, match="make run: enough"):
@@ -108,18 +149,67 @@ class Answer:
         self.json, self.status_code, self.ok = lambda: body, status, status == 200
 
 
-def test_readiness_says_why_the_gateway_cannot_use_the_model(monkeypatch):
-    ready = run.Readiness("http://127.0.0.1:1")
-    assert not ready()  # nothing listens
-    for reason in ("UNAVAILABLE", "3 labels want one output"):
-        answer = Answer({"status": f"not ready: {reason}"}, 503)
-        monkeypatch.setattr(requests, "get", lambda *_, answer=answer, **__: answer)
-        assert not ready()
-    monkeypatch.setattr(run, "PATIENCE", -1)
-    with pytest.raises(TutorialError, match="cannot use the model: 3 labels want one output"):
-        ready()
-    monkeypatch.setattr(requests, "get", lambda *_, **__: Answer({"status": "ready"}))
-    assert ready()
+@pytest.fixture
+def readyz(monkeypatch) -> list:
+    """What /readyz answers next: a reason, "ready", or an exception; the last one stays."""
+    answers = []
+
+    def get(*_, **__):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return Answer({"status": answer}, 200 if answer == "ready" else 503)
+
+    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setattr(run.time, "sleep", lambda _: None)
+    return answers
+
+
+def servers(log: Path | None = None, *, running: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(log=log, running=running)
+
+
+def test_waiting_prints_each_new_reason_once(readyz, capsys):
+    away = requests.ConnectionError()
+    readyz += [away, away, *["not ready: UNAVAILABLE", "not ready: NOT_FOUND"] * 2, "ready"]
+    run.wait_until_ready(servers(), "")
+    assert capsys.readouterr().out.splitlines() == [
+        "Not ready yet: the gateway does not answer",
+        "Not ready yet: the model server is not ready (UNAVAILABLE)",
+        "Not ready yet: the model server is not ready (NOT_FOUND)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason", "words"),
+    [
+        ("PATIENCE", "3 labels want one", "gateway cannot use the model: 3 labels want one, for"),
+        ("TIMEOUT", "UNAVAILABLE", r"the model server is not ready \(UNAVAILABLE\), for"),
+    ],
+)
+def test_waiting_ends_with_the_reason(readyz, monkeypatch, limit, reason, words):
+    monkeypatch.setattr(run, limit, -1)
+    readyz.append(f"not ready: {reason}")
+    with pytest.raises(TutorialError, match=f"{words} -1 seconds; run.log says more"):
+        run.wait_until_ready(servers("run.log"), "")
+
+
+def test_waiting_ends_with_the_server_that_ended(readyz, tmp_path):
+    readyz.append(requests.ConnectionError())
+    log = tmp_path / "run.log"
+    log.write_text(
+        "10:00:00 system    | model.1 started (pid=7)\n"
+        "10:00:01 model.1   | loading\n"
+        "10:00:02 model.1   | cannot start: no model\n"
+        "10:00:02 gateway.1 | listening\n"
+        "10:00:03 system    | model.1 stopped (rc=1)\n"
+        "10:00:03 gateway.1 | ending\n"
+    )
+    with pytest.raises(TutorialError, match="the model server ended: cannot start: no model; see"):
+        run.wait_until_ready(servers(log, running=False), "")
+    log.write_text("honcho: command not found")
+    with pytest.raises(TutorialError, match=f"the servers ended; {log} says why"):
+        run.wait_until_ready(servers(log, running=False), "")
 
 
 def test_welcome_prints_the_best_ten_of_many_labels(monkeypatch, capsys):

@@ -166,7 +166,7 @@ def test_served_name_refuses_what_cannot_be_part_of_a_url():
 def test_make_run_refuses_a_model_without_loading_tensorflow(tmp_path):
     code = (
         "import sys, tutorial.run as run\n"
-        "try: run.convert(sys.argv[1], 'a,b')\n"
+        "try: run.convert(sys.argv[1], labels='a,b')\n"
         "except run.TutorialError: assert not {'tensorflow', 'papermill'} & sys.modules.keys()\n"
         "else: sys.exit('it was not refused')"
     )
