@@ -12,7 +12,7 @@ from gateway.errors import MAX_PIXELS
 from gateway.picture_limits import CountedFile, check_limits, free_picture, picture_errors
 from gateway.resizing import MODES, interpolate
 
-MUCH_LARGER = 4  # times as many pixels a side as the model takes
+MUCH_LARGER = 4  # a photo whose sides are 4 times the model's, or more
 
 
 def open_picture(data: bytes) -> Image.Image:
