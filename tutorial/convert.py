@@ -49,6 +49,7 @@ SCALING_OPERATIONS = (
     *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
     *("tf.nn.bias_add", "tf.__operators__.add"),
 )
+KINDS = {"linear": "logits", "softmax": "probabilities", "sigmoid": "independent"}
 PASSING = (  # layers and operations that leave the pixels' values, or come in training only
     *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
     *("GetItem", "Stack", "SlicingOp"),
@@ -387,8 +388,14 @@ def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -
     """Return the scores of random images; raise TutorialError if `model` gives other scores."""
     random = np.random.default_rng(0)
     images = random.uniform(-1, 1, (IMAGES, *signature.image_shape)).astype("float32")
-    scores = signature(images)
-    found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+    try:
+        scores = signature(images)
+        found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+    except tf.errors.OpError as error:
+        raise TutorialError(
+            f"the model does not run with {IMAGES} pictures at once. Build it without a fixed batch"
+            " size, and save that"
+        ) from error
     _compare(scores, found[signature.output_name].numpy())
     return scores
 
@@ -463,8 +470,8 @@ def kind_of_scores(
 def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
     last = getattr(model, "operations", getattr(model, "layers", [None]))[-1]
     alone = len(getattr(model, "outputs", None) or []) == 1
-    if alone and type(last).__name__ == "Dense" and last.activation.__name__ == "linear":
-        return "logits"
+    if alone and type(last).__name__ == "Dense" and last.activation.__name__ in KINDS:
+        return KINDS[last.activation.__name__]
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
     scales = [1, 10, 1e3, 1e5]
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])

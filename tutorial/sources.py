@@ -125,6 +125,8 @@ def read_labels(model: str, labels: str) -> list[str]:
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
+    if labels.startswith("["):
+        raise TutorialError("LABELS has names without brackets and quotes: LABELS=cat,dog")
     if labels.endswith((".txt", ".json")):
         names = _labels_in(Path(labels).expanduser())
     else:

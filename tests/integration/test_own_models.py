@@ -174,6 +174,13 @@ def two_signatures() -> Case:
     )
 
 
+def sure() -> keras.Model:
+    """Return a classifier with one sigmoid that is 1 for almost every picture."""
+    model = classifier(units=1, activation="sigmoid")
+    model.layers[-1].bias.assign([20])
+    return model
+
+
 def with_two_heads() -> Case:
     """Return a classifier with a second, linear output."""
     base = classifier()
@@ -231,6 +238,7 @@ CASES = {
     "one sigmoid": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="cat,dog", kind="independent"
     ),
+    "one sure sigmoid": lambda: of(sure(), labels="cat,dog", kind="independent"),
     "one sigmoid, one label": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="dog", kind="independent"
     ),
@@ -412,7 +420,15 @@ def unknown(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"scores": tf.py_function(mean_colours, [pixels], tf.float32)}
 
 
+def fixed_batch() -> Case:
+    """Return a model whose operations take two pictures only."""
+    inputs = keras.layers.Input(batch_shape=(2, *SIZE, 3))
+    x = keras.ops.reshape(inputs, (2, 3 * SIZE[0] * SIZE[1]))
+    return of(keras.Model(inputs, keras.layers.Dense(3)(x)))
+
+
 REFUSED = {
+    "a batch of two": (fixed_batch, {}, "4 pictures at once. Build it without a fixed batch"),
     "int8": (
         lambda: of(classifier(dtype="int8", first=[keras.layers.Rescaling(1 / 127)])),
         {},

@@ -165,7 +165,11 @@ def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path, text, words):
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [("cat, ,bird", "label 2 of LABELS is empty"), ("b,cat,b", "LABELS has b more than once")],
+    [
+        ("cat, ,bird", "label 2 of LABELS is empty"),
+        ("b,cat,b", "LABELS has b more than once"),
+        ("['cat', 'dog']", "names without brackets"),
+    ],
 )
 def test_a_label_that_is_empty_or_comes_twice_is_refused(labels, words):
     with pytest.raises(TutorialError, match=words):
