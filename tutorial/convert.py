@@ -29,13 +29,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from keras.src.applications import convnext
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tf_keras.src.applications import convnext as convnext2
 
 from tutorial import TutorialError
 from tutorial.sources import EXPORT, check_code, model_format
 
 KerasModel = keras.Model | tf_keras.Model
 
+FAMILY_LAYERS = {  # layers of keras.applications that the Kerases do not find again
+    keras: {each.__name__: each for each in (convnext.LayerScale, convnext.StochasticDepth)},
+    tf_keras: {each.__name__: each for each in (convnext2.LayerScale, convnext2.StochasticDepth)},
+}
 UINT8_SIGNATURE = "serving_uint8"
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
@@ -125,7 +131,7 @@ def load_model(
             link.symlink_to(path.resolve())
             return reader.models.load_model(
                 link,
-                custom_objects=_objects_in(custom_objects) if custom_objects else None,
+                custom_objects=FAMILY_LAYERS[reader] | _objects_in(custom_objects),
                 compile=False,  # serving needs no optimizer
                 safe_mode=trusted != "1",
             )
@@ -145,6 +151,8 @@ def load_model(
 
 
 def _objects_in(path: str) -> dict[str, object]:
+    if not path:
+        return {}
     try:
         return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
     except Exception as error:

@@ -474,3 +474,14 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
     with pytest.raises(TutorialError, match=words) as caught:
         run_lesson(MODEL=str(tmp_path / case.file), MODELS_DIR=str(tmp_path), **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
+    own = convert.FAMILY_LAYERS[reader]
+    model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
+    model.save(tmp_path / f"model{ending}")
+    loaded = convert.load_model(tmp_path / f"model{ending}")
+    images = np.ones((1, *SIZE, 3), np.float32)
+    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)
