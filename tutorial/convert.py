@@ -17,6 +17,7 @@ import keyword
 import os
 import re
 import runpy
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,13 +29,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from keras.src.applications import convnext
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from tf_keras.src.applications import convnext as convnext2
 
 from tutorial import TutorialError
 from tutorial.sources import EXPORT, check_code, model_format, read_config
 
 KerasModel = keras.Model | tf_keras.Model
 
+FAMILY_LAYERS = {  # layers of keras.applications that the Kerases do not find again
+    keras: {each.__name__: each for each in (convnext.LayerScale, convnext.StochasticDepth)},
+    tf_keras: {each.__name__: each for each in (convnext2.LayerScale, convnext2.StochasticDepth)},
+}
 UINT8_SIGNATURE = "serving_uint8"
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
@@ -47,11 +54,17 @@ FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
     r' "registered_name": "function"}'
 )
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
-SCALING_LAYERS = (
-    *("Rescaling", "Normalization"),
-    *("TrueDivide", "Divide", "Multiply", "Subtract", "GetItem"),  # Keras 3's preprocess_input
+SCALING_OPERATIONS = (
+    *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
+    *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
+    *("tf.nn.bias_add", "tf.__operators__.add"),
 )
-SCALING_OPERATIONS = ("tf.math.", "tf.__operators__.getitem")  # tf_keras's preprocess_input
+KINDS = {"linear": "logits", "softmax": "probabilities", "sigmoid": "independent"}
+PASSING = (  # layers and operations that leave the pixels' values, or come in training only
+    *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
+    *("GetItem", "Stack", "SlicingOp"),
+)
+LARGEST = 32  # of a pixel of 255 that a Rescaling or Normalization layer scales
 
 
 @dataclass(frozen=True)
@@ -109,22 +122,29 @@ def load_model(
     Raises TutorialError, with what to do, if that fails.
     """
     if model_format(path) == "SavedModel":
+        if signature == UINT8_SIGNATURE:
+            raise TutorialError(
+                f"SIGNATURE={signature} is a signature that this conversion adds: choose another"
+            )
         return SavedFunction(path, signature)
     check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
-        objects = _objects_in(custom_objects) if custom_objects else None
+        objects = FAMILY_LAYERS[reader] | _objects_in(custom_objects)
         config, functions = FUNCTION.subn(r'"\1"', read_config(path))
-        if objects and functions and reader is tf_keras and model_format(path) == ".h5":
+        if custom_objects and functions and reader is tf_keras and model_format(path) == ".h5":
             model = tf_keras.models.model_from_json(config, objects)
             model.load_weights(path)
             return model
-        return reader.models.load_model(
-            path,
-            custom_objects=objects,
-            compile=False,  # serving needs no optimizer
-            safe_mode=trusted != "1",
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"model{model_format(path)}"  # Keras goes by the ending
+            link.symlink_to(path.resolve())
+            return reader.models.load_model(
+                link,
+                custom_objects=objects,
+                compile=False,  # serving needs no optimizer
+                safe_mode=trusted != "1",
+            )
     except TutorialError:
         raise
     except Exception as error:
@@ -139,6 +159,8 @@ def load_model(
 
 
 def _objects_in(path: str) -> dict[str, object]:
+    if not path:
+        return {}
     try:
         return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
     except Exception as error:
@@ -152,7 +174,13 @@ def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) ->
 
     Raises TutorialError for another one if the model takes pixels as whole numbers.
     """
-    takes_bytes = tf.as_dtype(model.inputs[0].dtype).is_integer
+    dtype = tf.as_dtype(model.inputs[0].dtype)
+    takes_bytes = dtype.is_integer
+    if dtype == tf.int8:
+        raise TutorialError(
+            "the model takes int8, -128 to 127, but pixels are 0 to 255. Build a model around it"
+            " that takes uint8, and save that"
+        )
     if takes_bytes and preprocessing not in ("", "none"):
         raise TutorialError(
             f"the model takes whole numbers, 0 to 255: PREPROCESSING=none, not {preprocessing}"
@@ -165,11 +193,16 @@ def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) ->
 
 def scales_its_input(model: KerasModel | SavedFunction) -> bool:
     """Return whether the first layer that changes the pixels' values scales them."""
-    passing = ("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape")
     for layer in _layers(model):
         name = type(layer).__name__
-        if not name.startswith(passing):
-            return name in SCALING_LAYERS or layer.name.startswith(SCALING_OPERATIONS)
+        if name in ("Rescaling", "Normalization"):
+            factor = layer.scale if name == "Rescaling" else np.asarray(layer.variance) ** -0.5
+            return 255 * np.max(np.abs(factor)) < LARGEST
+        if not name.startswith(PASSING):
+            if name == "TFOpLambda":  # an operation in a tf_keras model
+                return layer.name.startswith(SCALING_OPERATIONS)
+            is_layer = isinstance(layer, (keras.layers.Layer, tf_keras.layers.Layer))
+            return name in SCALING_OPERATIONS and not is_layer
     return False
 
 
@@ -230,10 +263,18 @@ def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str
     images = tf.cast(tf.round(images) if dtype.is_integer else images, dtype)
     result = model(images, training=False)
     if isinstance(result, (list, tuple)):
-        result = dict(zip(model.output_names, result, strict=True))
-    elif not isinstance(result, dict):
-        result = {model.layers[-1].name: result}
-    return {name: tf.cast(scores, tf.float32) for name, scores in result.items()}
+        outputs = list(zip(model.output_names, result, strict=True))
+    elif isinstance(result, dict):
+        outputs = [(key, scores) for key, scores in result.items() if scores.dtype != tf.string]
+    else:
+        outputs = [(model.layers[-1].name, result)]
+    names = [_legal_name(name) for name, _ in outputs]
+    if len(set(names)) < len(names):
+        raise TutorialError(
+            f"two outputs have the same name: {', '.join(names)}. Build a model around it that has"
+            " the one you want, and save that"
+        )
+    return {name: tf.cast(scores, tf.float32) for name, scores in outputs}
 
 
 def _channels_first(shape: tuple[int | None, ...]) -> bool:
@@ -241,14 +282,19 @@ def _channels_first(shape: tuple[int | None, ...]) -> bool:
 
 
 def _picture_shape(image: object, size: str) -> tuple[int | None, ...]:
-    shape = tuple(image.shape)
-    if len(shape) != 4:
-        raise TutorialError(f"{image.name} has shape {shape}: it takes no pictures")
+    if tf.TensorShape(image.shape).rank != 4:
+        raise TutorialError(
+            f"{image.name} has shape {image.shape}: it takes no pictures. Build a model around it"
+            " that takes (batch, height, width, colours), and save that"
+        )
+    shape = (None, *image.shape[1:])  # a server chooses the batch
     if _channels_first(shape):
-        shape = (shape[0], *shape[2:], shape[1])
+        shape = (None, *shape[2:], shape[1])
     if size:
-        sides = [int(side) for side in re.findall(r"\d+", size)]
-        shape = (shape[0], sides[0], sides[-1], shape[3])
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+            raise TutorialError(f"SIZE={size} is not like 224, or 224x160 (height x width)")
+        sides = [int(side) for side in size.split("x")]
+        shape = (None, sides[0], sides[-1], shape[3])
     if shape[3] not in COLOURS or None in shape[1:]:
         raise TutorialError(
             f"{image.name} has shape {shape}; supported: height, width and {COLOURS} colours."
@@ -335,7 +381,7 @@ def read_signature(
     function = find_signature(functions, name)
     [(input_name, image)] = function.structured_input_signature[1].items()
     outputs = function.structured_outputs.items()
-    shapes = {key: tuple(spec.shape.as_list()) for key, spec in outputs}
+    shapes = {key: tuple(spec.shape) if spec.shape.rank else () for key, spec in outputs}
     fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
     if len(labels) == 2 and not fitting:
         fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
@@ -358,8 +404,14 @@ def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -
     """Return the scores of random images; raise TutorialError if `model` gives other scores."""
     random = np.random.default_rng(0)
     images = random.uniform(-1, 1, (IMAGES, *signature.image_shape)).astype("float32")
-    scores = signature(images)
-    found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+    try:
+        scores = signature(images)
+        found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+    except tf.errors.OpError as error:
+        raise TutorialError(
+            f"the model does not run with {IMAGES} pictures at once. Build it without a fixed batch"
+            " size, and save that"
+        ) from error
     _compare(scores, found[signature.output_name].numpy())
     return scores
 
@@ -418,9 +470,7 @@ def kind_of_scores(
 
     Raises TutorialError for one output that says nothing about its label.
     """
-    last = getattr(model, "layers", [None])[-1]
-    linear = getattr(getattr(last, "activation", None), "__name__", "") == "linear"
-    kind = "logits" if linear else _kind_of_scores(signature)
+    kind = _kind_of_scores(signature, model)
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -432,7 +482,11 @@ def kind_of_scores(
     return kind
 
 
-def _kind_of_scores(signature: SavedSignature) -> str:
+def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
+    last = getattr(model, "operations", getattr(model, "layers", [None]))[-1]
+    alone = len(getattr(model, "outputs", None) or []) == 1
+    if alone and type(last).__name__ == "Dense" and last.activation.__name__ in KINDS:
+        return KINDS[last.activation.__name__]
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
     scales = [1, 10, 1e3, 1e5]
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])
@@ -459,4 +513,7 @@ def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    text = str(error)
+    if bold := re.search(r"\x1b\[1m(.+?)\x1b", text):  # how Keras 3 prints the reason
+        text = bold[1]
+    return text.strip().partition("\n")[0]

@@ -57,7 +57,8 @@ def model_format(path: Path) -> str:
     """
     if (path / "saved_model.pb").exists():
         return "SavedModel"
-    if path.with_name(f"{path.name}.index").exists() or (path / "checkpoint").exists():
+    part = re.search(r"\.index$|\.data-\d+-of-\d+$", path.name)
+    if part or path.with_name(f"{path.name}.index").exists() or (path / "checkpoint").exists():
         raise TutorialError(f"{path} is a checkpoint: it has {ONLY_WEIGHTS}")
     if path.is_dir():
         inner = sorted(str(each.parent) for each in path.glob("*/saved_model.pb"))
@@ -65,6 +66,8 @@ def model_format(path: Path) -> str:
         raise TutorialError(f"{path} has no saved_model.pb: {hint}")
     if not path.exists():
         raise TutorialError(f"there is no file {path}: give MODEL the path of a Keras file")
+    if path.name == "saved_model.pb":
+        raise TutorialError(f"{path} is a part of a SavedModel: set MODEL={path.parent}")
     other = {".onnx": "an ONNX", ".pt": "a PyTorch", ".pth": "a PyTorch"}.get(path.suffix)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -94,13 +97,14 @@ def read_config(path: Path) -> str:
 
     Raises TutorialError if the file has weights only.
     """
-    if model_format(path) == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            return archive.read("config.json").decode()
+    zipped = model_format(path) == ".keras"
     try:
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                return archive.read("config.json").decode()
         with h5py.File(path) as file:
             config = file.attrs.get("model_config")
-    except OSError as error:
+    except (OSError, zipfile.BadZipFile) as error:
         raise TutorialError(
             f"{path} cannot be read as a Keras model: the file is not whole"
         ) from error
@@ -118,6 +122,8 @@ def read_labels(model: str, labels: str) -> list[str]:
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
+    if labels.startswith("["):
+        raise TutorialError("LABELS has names without brackets and quotes: LABELS=cat,dog")
     if labels.endswith((".txt", ".json")):
         names = _labels_in(Path(labels).expanduser())
     else:
@@ -131,15 +137,19 @@ def read_labels(model: str, labels: str) -> list[str]:
 
 def _labels_in(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
         found = json.loads(text) if path.suffix == ".json" else text.splitlines()
         if isinstance(found, dict):
-            numbered = [(found[key], key) for key in found]
-            if not all(isinstance(number, int) for number, _ in numbered):
+            by_number = all(key.isdecimal() for key in found)
+            if by_number and not all(isinstance(value, int) for value in found.values()):
                 numbered = [(int(key), name) for key, name in found.items()]
+            else:
+                numbered = [(int(value), name) for name, value in found.items()]
             if sorted(number for number, _ in numbered) != list(range(len(numbered))):
                 raise ValueError("its numbers are not 0, 1, 2, …")
-            found = [name for _, name in sorted(numbered)]
+            found = [name for _, name in sorted(numbered, key=lambda pair: pair[0])]
+        if wrong := [name for name in found if not isinstance(name, (str, int))]:
+            raise ValueError(f"{wrong[0]} is not a name")
         return [str(name).strip() for name in found]
     except (OSError, ValueError, TypeError) as error:
         raise TutorialError(f"cannot read the labels in {path}: {error}") from error

@@ -20,7 +20,7 @@ import tf_keras
 
 from gateway.app import create_app
 from tests.pictures import encoded, noise
-from tutorial import TutorialError, services
+from tutorial import TutorialError, convert, services
 from tutorial.notebooks import run_cells
 from tutorial.processes import free_port
 
@@ -176,6 +176,48 @@ def own_function() -> Case:
     )
 
 
+def sure() -> keras.Model:
+    """Return a classifier with one sigmoid that is 1 for almost every picture."""
+    model = classifier(units=1, activation="sigmoid")
+    model.layers[-1].bias.assign([20])
+    return model
+
+
+def with_two_heads() -> Case:
+    """Return a classifier with a second, linear output."""
+    base = classifier()
+    age = keras.layers.Dense(1, name="age")(base.layers[-2].output)
+    model = keras.Model(base.input, [base.output, age])
+    return Case(model.save, lambda array: base.predict(array, verbose=0))
+
+
+def with_ending(ending: str) -> Case:
+    """Return a classifier in a .keras file that has another name."""
+    model = classifier()
+
+    def save(path: Path) -> None:
+        model.save(path.with_suffix(".keras"))
+        path.with_suffix(".keras").rename(path)
+
+    return Case(save, lambda array: model.predict(array, verbose=0), file=f"model{ending}")
+
+
+def saved_function(function: Callable, *shape: int | None, name: str = "pixels", **options) -> Case:
+    """Return a SavedModel without weights; `options` are those of TensorSpec."""
+    spec = tf.TensorSpec(shape or None, name=name, **options)
+    signature = tf.function(function, input_signature=[spec])
+    return Case(
+        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signature),
+        lambda array: function(array)["scores"].numpy(),
+        file="saved",
+    )
+
+
+def mean_colours(pixels: tf.Tensor) -> tf.Tensor:
+    """Return three scores."""
+    return tf.reduce_mean(pixels, axis=(1, 2))
+
+
 unchanged = {"scale": lambda pixels: pixels, "settings": {}}
 CASES = {
     "keras": lambda: of(classifier(), file="best model-0.89.keras"),
@@ -202,6 +244,7 @@ CASES = {
     "one sigmoid": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="cat,dog", kind="independent"
     ),
+    "one sure sigmoid": lambda: of(sure(), labels="cat,dog", kind="independent"),
     "one sigmoid, one label": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="dog", kind="independent"
     ),
@@ -234,6 +277,23 @@ CASES = {
     ),
     "uint8 SavedModel": uint8_saved_model,
     "two signatures": two_signatures,
+    "an operation's softmax": lambda: of(
+        keras.Model((model := classifier(activation=None)).input, keras.ops.softmax(model.output))
+    ),
+    "softmax, then a cast": lambda: of(
+        keras.Model(
+            (model := classifier()).input,
+            keras.layers.Activation("linear", dtype="float32")(model.output),
+        )
+    ),
+    "softmax beside a linear output": with_two_heads,
+    "a batch of one": lambda: of(classifier(batch_size=1)),
+    "another ending": lambda: with_ending(".zip"),
+    "no ending": lambda: with_ending(""),
+    "words beside the scores": lambda: saved_function(
+        lambda pixels: {"scores": tf.nn.softmax(mean_colours(pixels)), "names": tf.constant("a")},
+        *(None, *SIZE, 3),
+    ),
     "dict output": lambda: with_outputs({"species": 3}),
     "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
     "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
@@ -335,3 +395,108 @@ def test_a_missing_preprocessing_is_asked_for(tmp_path):
     classifier().save(tmp_path / "model.keras")
     with pytest.raises(TutorialError, match="set PREPROCESSING as in training: choose tf"):
         run_lesson(MODEL=str(tmp_path / "model.keras"), LABELS=THREE, MODELS_DIR=str(tmp_path))
+
+
+def sliced(x):
+    """Cut the upper and the lower rows off."""
+    return x[:, 2:-2]
+
+
+FIRST = {  # what a model does with pixels first -> whether it scales them
+    "a slice": (keras, [sliced], False),
+    "a slice of tf_keras": (tf_keras, [sliced], False),
+    "a layer that multiplies": (keras, [lambda x: keras.layers.Multiply()([x, x])], False),
+    "that layer of tf_keras": (tf_keras, [lambda x: tf_keras.layers.Multiply()([x, x])], False),
+    "a mean": (tf_keras, [lambda x: tf.reduce_mean(x, 3, keepdims=True)], False),
+    "0 to 1 scaled": (keras, [keras.layers.Rescaling(2, -1)], False),
+    "0 to 1 normalized": (keras, [keras.layers.Normalization(mean=0.4, variance=0.05)], False),
+    "bytes scaled": (keras, [sliced, keras.layers.Rescaling(1 / 127.5, -1)], True),
+    "bytes normalized": (tf_keras, [tf_keras.layers.Normalization(mean=90, variance=4e3)], True),
+    "caffe": (keras, [keras.applications.vgg16.preprocess_input], True),
+    "torch in tf_keras": (tf_keras, [tf_keras.applications.densenet.preprocess_input], True),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_only_a_model_that_scales_bytes_needs_no_preprocessing(name):
+    reader, first, scales = FIRST[name]
+    assert convert.scales_its_input(classifier(reader, first=first)) == scales
+
+
+def alike() -> Case:
+    """Return a model that uses one layer for two outputs."""
+    head, inputs = keras.layers.Dense(3, name="head"), keras.layers.Input((*SIZE, 3))
+    pools = keras.layers.GlobalMaxPooling2D(), keras.layers.GlobalAveragePooling2D()
+    return of(keras.Model(inputs, [head(pool(inputs)) for pool in pools]))
+
+
+def unknown(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Return scores whose shape TensorFlow does not know."""
+    return {"scores": tf.py_function(mean_colours, [pixels], tf.float32)}
+
+
+def fixed_batch() -> Case:
+    """Return a model whose operations take two pictures only."""
+    inputs = keras.layers.Input(batch_shape=(2, *SIZE, 3))
+    x = keras.ops.reshape(inputs, (2, 3 * SIZE[0] * SIZE[1]))
+    return of(keras.Model(inputs, keras.layers.Dense(3)(x)))
+
+
+REFUSED = {
+    "a batch of two": (fixed_batch, {}, "4 pictures at once. Build it without a fixed batch"),
+    "int8": (
+        lambda: of(classifier(dtype="int8", first=[keras.layers.Rescaling(1 / 127)])),
+        {},
+        "takes int8, .* takes uint8",
+    ),
+    "two outputs with one name": (alike, {}, "same name: head, head. Build a model"),
+    "size": (lambda: of(classifier()), {"SIZE": "large"}, "SIZE=large is not like 224"),
+    "size 0": (lambda: of(classifier()), {"SIZE": "0"}, "SIZE=0 is not like 224"),
+    "never built": (
+        lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),
+        {},
+        "does not say what it takes. Run model.export",
+    ),
+    "one picture": (
+        lambda: saved_function(lambda pixels: {"scores": pixels[0, 0]}, *SIZE, 3),
+        {},
+        r"pixels has shape \(24, 20, 3\): it takes no pictures. Build .* \(batch, height",
+    ),
+    "any shape": (
+        lambda: saved_function(lambda pixels: {"scores": pixels}),
+        {},
+        "has shape <unknown>: it takes no pictures",
+    ),
+    "any output": (
+        lambda: saved_function(unknown, None, *SIZE, 3),
+        {},
+        "is no classifier.*'scores': ()",
+    ),
+    "its own signature": (
+        lambda: saved_function(lambda pixels: {"scores": pixels}, None, *SIZE, 3),
+        {"SIGNATURE": "serving_uint8"},
+        "this conversion adds: choose another",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
+    make, settings, words = REFUSED[name]
+    case = make()
+    case.save(tmp_path / case.file)
+    settings = {"PREPROCESSING": "unit", "LABELS": THREE} | settings
+    with pytest.raises(TutorialError, match=words) as caught:
+        run_lesson(MODEL=str(tmp_path / case.file), MODELS_DIR=str(tmp_path), **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+@pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
+    own = convert.FAMILY_LAYERS[reader]
+    model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
+    model.save(tmp_path / f"model{ending}")
+    loaded = convert.load_model(tmp_path / f"model{ending}")
+    images = np.ones((1, *SIZE, 3), np.float32)
+    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)

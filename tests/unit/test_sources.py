@@ -17,6 +17,11 @@ def write(path, content=b""):
     path.write_bytes(content)
 
 
+def write_broken_zip(path):
+    write_zip(path, "config.json", "metadata.json", text="the content")
+    path.write_bytes(path.read_bytes().replace(b"the content", b"another one", 1))
+
+
 def write_zip(path, *names, text="{}"):
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
@@ -24,12 +29,26 @@ def write_zip(path, *names, text="{}"):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("m.onnx", "an ONNX file"), ("m.pt", "PyTorch"), ("m.pth", "PyTorch")]
+    ("name", "words"),
+    [
+        ("m.onnx", "an ONNX file: .*serves Keras models"),
+        ("m.pt", "a PyTorch file: .*serves Keras models"),
+        ("m.pth", "a PyTorch file: .*serves Keras models"),
+        ("m.index", "a checkpoint"),
+        ("m.ckpt.data-00000-of-00001", "a checkpoint"),
+    ],
 )
-def test_a_file_of_another_library_is_named(tmp_path, name, words):
+def test_a_file_of_another_kind_is_named(tmp_path, name, words):
     write(tmp_path / name, b"content")
-    with pytest.raises(TutorialError, match=f"{name} is .*{words}.*serves Keras models"):
+    with pytest.raises(TutorialError, match=f"{name} is .*{words}"):
         sources.find_model(str(tmp_path / name))
+
+
+def test_a_part_of_a_saved_model_is_named_with_its_folder(files):
+    with pytest.raises(
+        TutorialError, match=f"part of a SavedModel: set MODEL={files['SavedModel']}$"
+    ):
+        sources.find_model(str(files["SavedModel"] / "saved_model.pb"))
 
 
 @pytest.fixture
@@ -80,12 +99,13 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         (lambda path: h5py.File(path, "w").close(), "has only weights, .*model.load_weights"),
         (lambda path: write(path, b"\x20\0\0\0TFL3\0"), "is a TensorFlow Lite file: .*Keras"),
         (lambda path: write_zip(path, "archive/data.pkl"), "is a PyTorch file: .*Keras"),
+        (lambda path: write_broken_zip(path), "the file is not whole"),
         (lambda path: write_zip(path, "photo.jpg"), "neither .h5 nor .keras"),
         (lambda path: write_zip(path, "config.json", "metadata.json", text=LAMBDA), "TRUSTED=1"),
     ],
     ids=[
         *("missing", "broken", "empty folder", "versions", "checkpoint folder", "checkpoint"),
-        *("weights", "TensorFlow Lite", "PyTorch", "zip", "Lambda"),
+        *("weights", "TensorFlow Lite", "PyTorch", "broken zip", "zip", "Lambda"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_named(tmp_path, make, words):
@@ -113,6 +133,9 @@ def test_a_model_of_ones_own_needs_labels():
         ("labels.json", '["cat", "dog, small"]'),
         ("class_indices.json", '{"dog, small": 1, "cat": 0}'),
         ("names.json", '{"1": "dog, small", "0": "cat"}'),
+        ("indices.json", '{"dog, small": "1", "cat": "0"}'),
+        ("bom.txt", "\ufeffcat\r\ndog, small\r\n\r\n"),
+        ("bom.json", '\ufeff["cat", "dog, small"]'),
     ],
 )
 def test_labels_may_be_in_a_file(tmp_path, name, text):
@@ -122,7 +145,15 @@ def test_labels_may_be_in_a_file(tmp_path, name, text):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "No such file"), ("{", "Expecting"), ('{"a": 1}', "not 0, 1, 2"), ("1", "not iter")],
+    [
+        *(
+            (None, "No such file"),
+            ("{", "Expecting"),
+            ('{"a": 1}', "not 0, 1, 2"),
+            ("1", "not iter"),
+        ),
+        *(('{"0": ["n01", "cat"]}', "is not a name"), ('["cat", null]', "None is not a name")),
+    ],
 )
 def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path, text, words):
     path = tmp_path / "labels.json"
@@ -134,7 +165,11 @@ def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path, text, words):
 
 @pytest.mark.parametrize(
     ("labels", "words"),
-    [("cat, ,bird", "label 2 of LABELS is empty"), ("b,cat,b", "LABELS has b more than once")],
+    [
+        ("cat, ,bird", "label 2 of LABELS is empty"),
+        ("b,cat,b", "LABELS has b more than once"),
+        ("['cat', 'dog']", "names without brackets"),
+    ],
 )
 def test_a_label_that_is_empty_or_comes_twice_is_refused(labels, words):
     with pytest.raises(TutorialError, match=words):
