@@ -39,6 +39,7 @@ SETTINGS = {  # flags, and variables of the environment; parameters of the noteb
 SHOWN = 10  # labels of the answer
 TIMEOUT = 120  # seconds that a server may take to start
 PATIENCE = 10  # seconds for a gateway that cannot use the model to find a better one
+USUAL = 8  # seconds that a start takes, without a word about it
 
 
 def main() -> None:
@@ -158,19 +159,21 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
 
 
 def wait_until_ready(servers: Server, url: str) -> None:
-    """Return when the gateway's /readyz at `url` says so; print each new reason why not.
+    """Return when the gateway's /readyz at `url` says so; print why not, if that takes long.
 
     Raises TutorialError where waiting does not help: after a while, or if a server has ended.
     """
     since: dict[str, float] = {}  # reason to when it was first given
+    printed = set()
     while found := why_not_ready(url):
         reason, patience = found
         if not servers.running:
             raise TutorialError(why_ended(servers.log))
-        if reason not in since:
+        lasted = time.monotonic() - since.setdefault(reason, time.monotonic())
+        if lasted > USUAL and reason not in printed:
             print(f"Not ready yet: {reason}", flush=True)
-            since[reason] = time.monotonic()
-        if time.monotonic() - since[reason] > patience:
+            printed.add(reason)
+        if lasted > patience:
             raise TutorialError(f"{reason}, for {patience} seconds; {servers.log} says more")
         time.sleep(0.2)
 

@@ -169,7 +169,8 @@ def servers(log: Path | None = None, *, running: bool = True) -> SimpleNamespace
     return SimpleNamespace(log=log, running=running)
 
 
-def test_waiting_prints_each_new_reason_once(readyz, capsys):
+def test_waiting_prints_each_reason_that_lasts_once(readyz, capsys, monkeypatch):
+    monkeypatch.setattr(run, "USUAL", -1)
     away = requests.ConnectionError()
     readyz += [away, away, *["not ready: UNAVAILABLE", "not ready: NOT_FOUND"] * 2, "ready"]
     run.wait_until_ready(servers(), "")
