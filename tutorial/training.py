@@ -1,10 +1,10 @@
-"""What training a model needs besides the training: counting its cost, and the plots."""
+"""Augment photos, measure a trained classifier, and plot what was measured."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageEnhance
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 BLUE, GREY = "#3068a8", "#b8bec6"
@@ -26,6 +26,38 @@ def count_flop(model, size: int | None = None) -> int:
     counted = profiler.profile(graph, options=options).total_float_ops
     resizes = [op for op in graph.get_operations() if op.type == "ResizeBilinear"]
     return counted + RESIZE_COST * sum(op.outputs[0].shape.num_elements() for op in resizes)
+
+
+def augment(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
+    """Return a random view of `photo` in random light, both (side, side, 3) uint8.
+
+    The view is a crop of 30% to 100% of the area, enlarged to `side`, turned by up to 10 degrees
+    and perhaps mirrored. Saturation, contrast, colour cast and brightness change as well.
+    """
+    side = photo.shape[0]
+    area, aspect = rng.uniform(0.3, 1), np.exp(rng.uniform(-0.3, 0.3))
+    width, height = np.minimum(np.sqrt([area * aspect, area / aspect]), 1)
+    x, y = rng.uniform(width / 2, 1 - width / 2), rng.uniform(height / 2, 1 - height / 2)
+    angle = np.radians(rng.uniform(-10, 10))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn * [width * rng.choice([-1, 1]), height]  # negative: mirrored
+    offset = side * (np.array([x, y]) - matrix.sum(axis=1) / 2)
+    affine = np.column_stack([matrix, offset]).ravel()
+    kind, resample = Image.Transform.AFFINE, Image.Resampling.BILINEAR
+    image = Image.fromarray(photo).transform((side, side), kind, affine, resample)
+
+    image = ImageEnhance.Color(image).enhance(rng.uniform(0.5, 1.5))
+    contrast = rng.uniform(0.7, 1.3) * rng.uniform(0.95, 1.05, (3, 1))
+    table = (np.arange(256) - 127.5) * contrast + 127.5 + rng.uniform(-25, 25)
+    return np.asarray(image.point(np.clip(table, 0, 255).astype(int).ravel().tolist()))
+
+
+def accuracy(logits: np.ndarray, classes: np.ndarray) -> float:
+    """Return the share of rows of `logits` (n, classes) whose largest is that of the right class.
+
+    `classes` (n,) are the right classes as numbers.
+    """
+    return float(np.mean(np.argmax(logits, axis=1) == classes))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -58,14 +90,16 @@ def confusion(predicted: np.ndarray, classes: np.ndarray, count: int) -> np.ndar
     return matrix
 
 
-def plot_curves(history: list[dict[str, float]]) -> Figure:
-    """Return the loss and the share of right answers after each epoch ("loss", "right")."""
+def plot_curves(history: np.ndarray) -> Figure:
+    """Return a plot of the columns loss, val_loss and val_accuracy, one row an epoch."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     epochs = range(1, len(history) + 1)
-    left.plot(epochs, [row["loss"] for row in history], color=BLUE)
-    left.set(title="Loss on augmented training photos", xlabel="epoch")
-    right.plot(epochs, [row["right"] for row in history], color=BLUE)
-    right.set(title="Right answers on the held-out photos", xlabel="epoch", ylim=(0, 1))
+    left.plot(epochs, history["loss"], color=GREY, label="training photos, changed and mixed")
+    left.plot(epochs, history["val_loss"], color=BLUE, label="held-out photos")
+    left.set(title="Loss", xlabel="epoch")
+    left.legend(frameon=False, fontsize=8)
+    right.plot(epochs, history["val_accuracy"], color=BLUE)
+    right.set(title="Held-out photos right", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return figure
