@@ -40,6 +40,7 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_additional_pages = {"index": "redirect.html"}
 html_theme_options = {
     "show_toc_level": 2,
+    "footer_content_items": [],
     "use_fullscreen_button": False,
 }
 if repository := os.environ.get("GITHUB_REPOSITORY"):
