@@ -41,6 +41,7 @@ html_additional_pages = {"index": "redirect.html"}
 html_theme_options = {
     "show_toc_level": 2,
     "footer_content_items": [],
+    "navbar_persistent": [],  # its hidden buttons would take the clicks of the article's
     "use_fullscreen_button": False,
 }
 if repository := os.environ.get("GITHUB_REPOSITORY"):

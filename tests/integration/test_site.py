@@ -1,4 +1,4 @@
-"""The website: links lead somewhere, nothing comes from other servers, error messages are found."""
+"""The website: no dead links, nothing from other servers, and what its scripts do in a browser."""
 
 import re
 import subprocess
@@ -53,3 +53,14 @@ def test_search_finds_each_error_message(site):
         for message in messages:
             page.goto(f"{(site / 'search.html').as_uri()}?q={quote(message)}")
             page.locator("#search-results li a[href*='error-messages']").first.wait_for()
+
+
+def test_menu_opens_on_a_phone(site):
+    with browser.launch() as chromium:
+        page = chromium.new_page(viewport={"width": 390, "height": 844})
+        page.goto((site / "docs/gateway.html").as_uri())
+        lesson = page.get_by_role("link", name="01 · Convert the model")
+        assert not lesson.is_visible()
+        page.locator(".primary-toggle:visible").click()
+        lesson.click()
+        page.wait_for_url("**/01-convert-model.html")
