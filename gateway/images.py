@@ -55,7 +55,7 @@ def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
     Decode any other picture whole. `size` is (height, width). Raises ImageError as `decode`.
     """
-    side = max(size)  # the picture may still be turned upright
+    side = max(size)  # the picture may be turned later, so take the longer side
     if min(image.size) >= MUCH_LARGER * side and image.draft(None, (side, side)):
         return decode(image).resize((size[1], size[0]), Image.Resampling.BOX)
     return decode(image)

@@ -35,7 +35,7 @@ class ModelClient:
     signature_name: str = ""  # the only signature to call; "" for any that fits
     metadata: Callable[[], Metadata] = tuple  # returns the headers of a call
     signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
-    was_ready: bool = False  # has answered before; if not, it may still be loading
+    was_ready: bool = False  # True: the model has answered before; False: it may be loading
 
 
 def fill_model_spec(spec: model_pb2.ModelSpec, name: str, version: str = "") -> None:
