@@ -14,7 +14,14 @@ from werkzeug.exceptions import (
 )
 
 from gateway.channel import is_connected
-from gateway.errors import BlockedError, BusyError, DeadlineError, ImageError, ModelMismatchError
+from gateway.errors import (
+    TOO_LARGE,
+    BlockedError,
+    BusyError,
+    DeadlineError,
+    ImageError,
+    ModelMismatchError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +60,7 @@ KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and m
 }
 DETAILS = {  # where the exception's own message is not for the client
     "slow-request": "the request did not arrive in time: send it faster, or send less",
+    "too-large": TOO_LARGE,
     "busy": "the gateway has too much to do: try again in a moment",
     "out-of-time": "there was no answer in time: try again, or allow more time",
     "model-unavailable": "the model is not available now: try again in a moment",

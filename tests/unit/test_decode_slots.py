@@ -10,6 +10,7 @@ from gateway import decode_slots, images
 from gateway.deadline import Deadline
 from gateway.decode_slots import DecodeSlots, slots_needed
 from gateway.errors import BusyError
+from tests.pictures import png
 
 SOON = Deadline.after(3600)  # from the import on, which may be long before a test runs
 
@@ -52,5 +53,5 @@ def test_decode_and_resize_holds_a_slot_and_gives_it_back(monkeypatch):
     monkeypatch.setattr(images, "SLOTS", slots)
     monkeypatch.setattr(images, "decode", lambda image: 1 / slots._free)  # none is free meanwhile
     with pytest.raises(ZeroDivisionError):
-        images.decode_and_resize(Image.new("1", (4, 4)), (4, 4), SOON)
+        images.decode_and_resize(png(), (4, 4), SOON)
     assert slots._free == 1
