@@ -9,14 +9,7 @@ from PIL import Image, ImageOps
 from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS, slots_needed
 from gateway.errors import MAX_PIXELS
-from gateway.picture_limits import (
-    MAX_PIECES,
-    CountedFile,
-    check_limits,
-    freed,
-    picture_errors,
-    what_is_wrong,
-)
+from gateway.picture_limits import CountedFile, check_limits, freed, picture_errors, what_is_wrong
 from gateway.resizing import convert, interpolate
 
 MUCH_LARGER = 4  # a photo whose sides are 4 times the model's, or more
@@ -30,8 +23,7 @@ def open_picture(data: bytes) -> Image.Image:
     file = CountedFile(data)
     with picture_errors(what_is_wrong(data)):
         image = Image.open(file, formats=tuple(MAX_PIXELS))
-    check_limits(image, data)
-    file.most = MAX_PIECES  # now that the pixels are to be read
+    check_limits(image, file)
     return image
 
 

@@ -109,8 +109,9 @@ def count_scans(data: bytes) -> int:
     raise ImageError(TOO_MANY_PIECES)
 
 
-def check_limits(image: Image.Image, data: bytes) -> None:
-    """Raise ImageError if an opened picture, whose file is `data`, is too costly to decode."""
+def check_limits(image: Image.Image, file: CountedFile) -> None:
+    """Let an opened picture's pixels be read. Raises ImageError if they are too costly to decode."""
+    file.most = MAX_PIECES
     pixels, limit = image.width * image.height, max_pixels(image)
     if pixels > limit or max(image.size) > MAX_SIDE:
         raise ImageError(
@@ -118,6 +119,6 @@ def check_limits(image: Image.Image, data: bytes) -> None:
             f" {limit // 10**6} million, and {MAX_SIDE} a side"
         )
     if image.format in ("JPEG", "MPO"):
-        scans = count_scans(data)
+        scans = count_scans(file.getvalue())
         if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
             raise ImageError(f"the picture is stored in {scans} layers: save it with fewer")
