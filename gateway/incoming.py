@@ -75,6 +75,7 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
     Raises ImageError as soon as one of the pictures cannot be used.
     """
     allowed = current_app.config["ALLOWED_ORIGINS"]
+    user_agent = current_app.config["USER_AGENT"]
     left, lock = MAX_REQUEST, threading.Lock()
 
     def count(number: int) -> None:
@@ -89,7 +90,13 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
         timeout = deadline.within(FETCH_SECONDS).remaining()
         with tag_index(index):
             try:
-                return fetch(url, allowed_origins=allowed, timeout=timeout, count=count)
+                return fetch(
+                    url,
+                    allowed_origins=allowed,
+                    timeout=timeout,
+                    user_agent=user_agent,
+                    count=count,
+                )
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise

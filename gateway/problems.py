@@ -14,7 +14,19 @@ from werkzeug.exceptions import (
 )
 
 from gateway.channel import is_connected
-from gateway.errors import BlockedError, BusyError, DeadlineError, ImageError, ModelMismatchError
+from gateway.errors import (
+    BlockedError,
+    BusyError,
+    DeadlineError,
+    ImageError,
+    LookupFailedError,
+    ModelMismatchError,
+    RemoteStatusError,
+    SlowAddressError,
+    TlsError,
+    UnreachableError,
+)
+from gateway.incoming import TOO_LARGE
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +44,21 @@ class Kind(NamedTuple):
 KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and metrics is NAME
     "blocked-address": Kind(
         BlockedError, 400, True, None, "This is not an address that is fetched"
+    ),
+    "slow-address": Kind(
+        SlowAddressError, 400, True, None, "The server at this address is too slow"
+    ),
+    "remote-status": Kind(
+        RemoteStatusError, 400, True, None, "The server at this address gives no picture"
+    ),
+    "bad-certificate": Kind(
+        TlsError, 400, True, None, "The server at this address cannot be trusted"
+    ),
+    "unreachable-address": Kind(
+        UnreachableError, 400, True, None, "The server at this address cannot be reached"
+    ),
+    "lookup-failed": Kind(
+        LookupFailedError, 503, False, 1, "The name of the server cannot be looked up now"
     ),
     "bad-picture": Kind(ImageError, 400, True, None, "This is not a picture that can be used"),
     "slow-request": Kind(
@@ -98,6 +125,8 @@ def answer_error(error: Exception) -> Response:
     elif isinstance(error, ModelMismatchError):
         log.error("model: %s", error)
     said = error.description if isinstance(error, HTTPException) else str(error)
+    if said == RequestEntityTooLarge.description:  # Flask's own words do not name the limit
+        said = TOO_LARGE
     body = {
         "type": f"/docs#{name}",
         "title": kind.title,
