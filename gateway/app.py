@@ -132,9 +132,11 @@ def index() -> str:
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Add a header to pages: load only files of this server, and pictures from anywhere."""
+    """Add a header to pages: only files of this server, pictures from anywhere, no frames."""
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"
+        )
     return response
 
 

@@ -76,7 +76,8 @@ def fetch_all(urls: list[str], deadline: Deadline, held: HeldBytes) -> list[byte
 
     Raises ImageError as soon as one of the pictures cannot be used, BusyError as `held.add`.
     """
-    allowed = current_app.config["ALLOWED_ORIGINS"]
+    names = ("ALLOWED_ORIGINS", "USER_AGENT")
+    settings = {name.lower(): current_app.config[name] for name in names}
 
     def count(number: int) -> None:
         if held.add(number) > MAX_REQUEST:
@@ -87,7 +88,7 @@ def fetch_all(urls: list[str], deadline: Deadline, held: HeldBytes) -> list[byte
             count(0)  # begin no download when there is nothing left
             timeout = deadline.within(FETCH_SECONDS).remaining()
             try:
-                return fetch(url, allowed_origins=allowed, timeout=timeout, count=count)
+                return fetch(url, timeout=timeout, count=count, **settings)
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise

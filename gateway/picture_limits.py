@@ -110,7 +110,7 @@ def count_scans(data: bytes) -> int:
 
 
 def check_limits(image: Image.Image, file: CountedFile) -> None:
-    """Let an opened picture's pixels be read. Raises ImageError if they are too costly to decode."""
+    """Let an opened picture's pixels be read. Raises ImageError if they cost too much."""
     file.most = MAX_PIECES
     pixels, limit = image.width * image.height, max_pixels(image)
     if pixels > limit or max(image.size) > MAX_SIDE:

@@ -20,7 +20,12 @@ from gateway.errors import (
     BusyError,
     DeadlineError,
     ImageError,
+    LookupFailedError,
     ModelMismatchError,
+    RemoteStatusError,
+    SlowAddressError,
+    TlsError,
+    UnreachableError,
 )
 
 log = logging.getLogger(__name__)
@@ -39,6 +44,21 @@ class Kind(NamedTuple):
 KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and metrics is NAME
     "blocked-address": Kind(
         BlockedError, 400, True, None, "This is not an address that is fetched"
+    ),
+    "slow-address": Kind(
+        SlowAddressError, 400, True, None, "The server at this address is too slow"
+    ),
+    "remote-status": Kind(
+        RemoteStatusError, 400, True, None, "The server at this address gives no picture"
+    ),
+    "bad-certificate": Kind(
+        TlsError, 400, True, None, "The server at this address cannot be trusted"
+    ),
+    "unreachable-address": Kind(
+        UnreachableError, 400, True, None, "The server at this address cannot be reached"
+    ),
+    "lookup-failed": Kind(
+        LookupFailedError, 503, False, 1, "The name of the server cannot be looked up now"
     ),
     "bad-picture": Kind(ImageError, 400, True, None, "This is not a picture that can be used"),
     "slow-request": Kind(
@@ -60,7 +80,6 @@ KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and m
 }
 DETAILS = {  # where the exception's own message is not for the client
     "slow-request": "the request did not arrive in time: send it faster, or send less",
-    "too-large": TOO_LARGE,
     "busy": "the gateway has too much to do: try again in a moment",
     "out-of-time": "there was no answer in time: try again, or allow more time",
     "model-unavailable": "the model is not available now: try again in a moment",
@@ -106,6 +125,8 @@ def answer_error(error: Exception) -> Response:
     elif isinstance(error, ModelMismatchError):
         log.error("model: %s", error)
     said = error.description if isinstance(error, HTTPException) else str(error)
+    if said == RequestEntityTooLarge.description:  # Flask's own words do not name the limit
+        said = TOO_LARGE
     body = {
         "type": f"/docs#{name}",
         "title": kind.title,

@@ -45,7 +45,7 @@ def test_predict_keeps_the_order_of_urls(make_app, fake_model, picture_server):
 
     urls[5] = f"{address}/missing.png"
     answer = gateway.post("/predict", json={"urls": urls})
-    assert "404" in problem_in(answer, "bad-picture")
+    assert "404" in problem_in(answer, "remote-status")
     assert answer.json["index"] == 5
 
 
