@@ -96,12 +96,13 @@ def fetch_all(urls: list[str], deadline: Deadline, held: HeldBytes) -> list[byte
     if len(urls) == 1:
         return [fetch_one(urls[0])]
     pool = ThreadPoolExecutor(min(len(urls), MAX_FETCHES))
+    downloads = [pool.submit(fetch_one, url, index) for index, url in enumerate(urls)]
     try:
-        downloads = [pool.submit(fetch_one, url, index) for index, url in enumerate(urls)]
         wait(downloads, return_when=FIRST_EXCEPTION)
         return [download.result() for download in downloads if download.done()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        downloads.clear()  # whose errors would keep what was downloaded, and this frame them
 
 
 def requested_urls() -> tuple[list[str], bool]:
