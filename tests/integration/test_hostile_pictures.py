@@ -71,6 +71,7 @@ def test_large_pictures_at_once_take_turns_and_little_memory(start_gateway, larg
     assert peak_megabytes(gateway) < 400
 
 
+@pytest.mark.serial
 def test_requests_made_to_take_memory_take_little(start_gateway):
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20 - 1)))
     with_text = png()[:33] + text * 60 + png()[33:]
@@ -83,7 +84,8 @@ def test_requests_made_to_take_memory_take_little(start_gateway):
         gateway = start_gateway(allowed_origins=url)
         bodies = [{"files": [("file", data) for data in upload]} for upload in uploads]
         bodies += [{"files": None, "json": {"urls": [url] * 8}}]
-        bodies += [{"files": None, "json": [{}] * 5_000_000}]
+        json = {"data": b"[" + b"{}," * 6_600_000, "headers": {"Content-Type": "application/json"}}
+        bodies += [{"files": None, **json}]
         waiting = [clients.submit(gateway.predict, **body) for body in bodies]
         while not all(answer.done() for answer in waiting):
             assert gateway.admin("/livez").status_code == 200
