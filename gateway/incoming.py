@@ -74,8 +74,8 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
 
     Raises ImageError as soon as one of the pictures cannot be used.
     """
-    allowed = current_app.config["ALLOWED_ORIGINS"]
-    user_agent = current_app.config["USER_AGENT"]
+    names = ("ALLOWED_ORIGINS", "USER_AGENT")
+    settings = {name.lower(): current_app.config[name] for name in names}
     left, lock = MAX_REQUEST, threading.Lock()
 
     def count(number: int) -> None:
@@ -90,13 +90,7 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
         timeout = deadline.within(FETCH_SECONDS).remaining()
         with tag_index(index):
             try:
-                return fetch(
-                    url,
-                    allowed_origins=allowed,
-                    timeout=timeout,
-                    user_agent=user_agent,
-                    count=count,
-                )
+                return fetch(url, timeout=timeout, count=count, **settings)
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise
