@@ -40,27 +40,12 @@ class BlockedError(ImageError):
         )
 
 
-class SlowAddressError(ImageError):
-    """Report a URL whose server did not send the picture in time."""
+class RemoteError(ImageError):
+    """Report that the server at a URL gives no picture; `kind` is a name in problems.KINDS."""
 
-
-class RemoteStatusError(ImageError):
-    """Report a URL whose server answers with something else than a picture."""
-
-
-class TlsError(ImageError):
-    """Report a URL whose server has no valid certificate, or does not speak TLS."""
-
-
-class UnreachableError(ImageError):
-    """Report a URL whose server does not answer, or breaks off."""
-
-
-class LookupFailedError(ImageError):
-    """Report that DNS does not work, or not in time."""
-
-    def __init__(self) -> None:
-        super().__init__("the name in this address cannot be looked up now: try again in a moment")
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class BusyError(Exception):

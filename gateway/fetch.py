@@ -18,16 +18,7 @@ from urllib3.util import parse_url
 
 from gateway import USER_AGENT
 from gateway.deadline import Deadline
-from gateway.errors import (
-    MAX_BYTES,
-    BlockedError,
-    ImageError,
-    LookupFailedError,
-    RemoteStatusError,
-    SlowAddressError,
-    TlsError,
-    UnreachableError,
-)
+from gateway.errors import MAX_BYTES, BlockedError, ImageError, RemoteError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}  # no other ports, unless the origin is trusted
 MAX_URL = 8192  # characters
@@ -92,6 +83,7 @@ def is_public(address: str) -> bool:
 
 
 _free_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+LOOKUP_FAILED = ("lookup-failed", "the name in this address cannot be looked up now: try again")
 FAILED_LOOKUPS = (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM)
 
 
@@ -101,7 +93,7 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
     A lookup cannot be stopped, so each has a thread that may outlive its request, and the process
     does not wait for it at its end.
 
-    Raises BlockedError if there are none, LookupFailedError if DNS fails or is too slow.
+    Raises BlockedError if there are none, RemoteError if DNS fails or is too slow.
     """
     found: Future = Future()
 
@@ -114,15 +106,16 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
             _free_lookups.release()
 
     if not _free_lookups.acquire(blocking=False):
-        raise LookupFailedError
+        raise RemoteError(*LOOKUP_FAILED)
     threading.Thread(target=look_up, name="lookup", daemon=True).start()
     try:
         return [entry[4][0] for entry in found.result(deadline.remaining())]
     except TimeoutError as error:
-        raise LookupFailedError from error
+        raise RemoteError(*LOOKUP_FAILED) from error
     except (OSError, ValueError) as error:
-        failed = isinstance(error, socket.gaierror) and error.errno in FAILED_LOOKUPS
-        raise (LookupFailedError if failed else BlockedError) from error
+        if isinstance(error, socket.gaierror) and error.errno in FAILED_LOOKUPS:
+            raise RemoteError(*LOOKUP_FAILED) from error
+        raise BlockedError from error
 
 
 @cache
@@ -143,7 +136,7 @@ def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.sock
     """Open a connection to the origin, with TLS for https.
 
     Raises BlockedError, before anything is opened, unless the origin is trusted or public; OSError
-    if no server answers, TimeoutError at the deadline; LookupFailedError as `resolve` does.
+    if no server answers, TimeoutError at the deadline; RemoteError as `resolve` does.
     """
     addresses = resolve(origin, deadline)
     ports = DEFAULT_PORTS.values()
@@ -226,7 +219,7 @@ def read_body(answer: http.client.HTTPResponse, count: Callable[[int], None]) ->
     `count` is called with the number of bytes of each piece that is read.
     """
     if answer.status not in (http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION):
-        raise RemoteStatusError(f"the address answered with status {answer.status}")
+        raise RemoteError("remote-status", f"the address answered with status {answer.status}")
     if answer.headers.get("Content-Encoding", "").strip().lower() not in PLAIN:
         raise ImageError("the address sends a compressed file: give that of a plain picture")
     announced = answer.length or 0
@@ -237,15 +230,16 @@ def read_body(answer: http.client.HTTPResponse, count: Callable[[int], None]) ->
     if max(announced, body.tell()) > MAX_BYTES:
         raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
     if body.tell() < announced:
-        raise UnreachableError("the download broke off before its end")
+        raise RemoteError("unreachable-address", "the download broke off before its end")
     return body.getvalue()
 
 
 def location(answer: http.client.HTTPResponse) -> str:
-    """Return where a redirect leads, which may be UTF-8. Raises RemoteStatusError if nowhere."""
+    """Return where a redirect leads, which may be UTF-8. Raises RemoteError if nowhere."""
     found = answer.headers.get("Location")
     if found is None:
-        raise RemoteStatusError(f"the address answered with status {answer.status}, but no address")
+        said = f"the address answered with status {answer.status}, but with no other address"
+        raise RemoteError("remote-status", said)
     return found.encode("latin-1").decode(errors="surrogateescape")
 
 
@@ -281,17 +275,16 @@ def fetch(
     except ImageError:
         raise
     except TimeoutError as error:
-        raise SlowAddressError(
-            f"the address is too slow: the picture must be here within {timeout:.2g} seconds"
-        ) from error
+        said = f"the address is too slow: the picture must be here within {timeout:.2g} seconds"
+        raise RemoteError("slow-address", said) from error
     except ssl.SSLError as error:
         why = getattr(error, "verify_message", error.reason)
-        raise TlsError(f"the server at this address has no safe connection: {why}") from error
+        said = f"the server at this address has no safe connection: {why}"
+        raise RemoteError("bad-certificate", said) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnreachableError(
-            "the server at this address cannot be reached, or breaks off"
-        ) from error
-    raise RemoteStatusError(f"the address redirects more than {MAX_REDIRECTS} times")
+        said = "the server at this address cannot be reached, or breaks off"
+        raise RemoteError("unreachable-address", said) from error
+    raise RemoteError("remote-status", f"the address redirects more than {MAX_REDIRECTS} times")
 
 
 def read_origins(text: str) -> frozenset[Origin]:

@@ -56,7 +56,7 @@ def check_body() -> None:
     """
     if request.content_length is not None:
         request.environ.pop("wsgi.input_terminated", None)
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if request.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
         raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
 
 

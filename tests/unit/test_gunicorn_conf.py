@@ -12,7 +12,7 @@ from tutorial.services import ROOT, STUBS
 CONFIG = "-c gateway/gunicorn.conf.py"
 
 
-def test_gunicorn_takes_fewer_connections_than_there_are_descriptors(contract_file):
+def test_gunicorn_takes_fewer_connections_than_descriptors_and_trusts_no_caller(contract_file):
     done = subprocess.run(
         ["bash", "-c", f"ulimit -n 300; exec {sys.executable} -m gunicorn --print-config {CONFIG}"],
         cwd=ROOT,
@@ -23,6 +23,7 @@ def test_gunicorn_takes_fewer_connections_than_there_are_descriptors(contract_fi
         check=True,
     )
     assert re.search(r"^worker_connections += 150$", done.stdout, re.MULTILINE)
+    assert re.search(r"^forwarded_allow_ips += \[\]$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
