@@ -27,7 +27,7 @@ LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export lint format lock help clean
+.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export docs lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
@@ -73,6 +73,10 @@ notebooks: $(READY)  ## all lessons in order through papermill, copies under bui
 
 export: .venv/.installed  ## write gateway/*.py from the notebooks
 	@$(BIN)/python -m tutorial.export
+
+docs: $(READY)  ## the website, into build/site
+	@$(BIN)/sphinx-build -c docs -d build/doctrees -W --keep-going --quiet . build/site
+	@echo "Open build/site/index.html"
 
 lint: .venv/.installed  ## ruff, and stripped notebooks
 	@$(BIN)/ruff check && $(BIN)/ruff format --check

@@ -15,7 +15,8 @@ from gateway.contract import Contract
 from gateway.deadline import Deadline
 from gateway.errors import MAX_BYTES, MAX_REQUEST
 from gateway.fetch import read_origins
-from gateway.images import decode_and_resize, open_picture
+from gateway.held_bytes import HeldBytes
+from gateway.images import decode_and_resize
 from gateway.incoming import map_pictures, requested_deadline, requested_files, stage, stages
 from gateway.model_client import ModelClient, Prediction
 from gateway.operations.settings import defaults
@@ -52,26 +53,36 @@ def input_size(client: ModelClient, deadline: Deadline) -> tuple[int, int]:
     return signatures[-1].input_size
 
 
-def predict_pictures() -> tuple[Prediction, bool]:
-    """Return the prediction for the request's pictures, and whether the client wants a list."""
-    client = current_app.extensions["model"]
-    deadline = requested_deadline()
-    files, several = requested_files(deadline)
-    pictures = map_pictures(open_picture, files, several=several)
-    size, contract = input_size(client, deadline), client.contract
+def read_pixels(
+    client: ModelClient, files: list[bytes], deadline: Deadline, *, several: bool
+) -> np.ndarray:
+    """Return the pixels of picture files, of shape (N, height, width, colours).
+
+    Raises ImageError, BusyError or DeadlineError as `decode_and_resize`.
+    """
+    contract = client.contract
     decode = partial(
         decode_and_resize,
-        size=size,
+        size=input_size(client, deadline),
         deadline=deadline,
         how=contract.resize,
         colours=contract.colours,
         shrink=contract.shrink_jpegs,
     )
     with stage("decode"):
-        arrays = map_pictures(decode, pictures, several=several)
-    pixels = np.concatenate(arrays) if several else arrays[0]
-    with stage("model"):
-        return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
+        return np.concatenate(map_pictures(decode, files, several=several))
+
+
+def predict_pictures() -> tuple[Prediction, bool]:
+    """Return the prediction for the request's pictures, and whether the client wants a list."""
+    client = current_app.extensions["model"]
+    deadline = requested_deadline()
+    with HeldBytes() as held:
+        files, several = requested_files(deadline, held)
+        pixels = read_pixels(client, files, deadline, several=several)
+        held.add(pixels.nbytes)
+        with stage("model"):
+            return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
 
 
 @blueprint.post("/predict")
@@ -121,9 +132,11 @@ def index() -> str:
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Add a header to pages: load only files of this server, and pictures from anywhere."""
+    """Add a header to pages: only files of this server, pictures from anywhere, no frames."""
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = "default-src 'self'; img-src * blob: data:"
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"
+        )
     return response
 
 

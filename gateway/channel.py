@@ -28,6 +28,7 @@ MAX_MESSAGE = 64 * 2**20  # bytes; 32 photos are 34 MB
 CHANNEL_OPTIONS = {
     "grpc.service_config": json.dumps(SERVICE_CONFIG),
     "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE,  # a larger message is never retried
+    "grpc.enable_http_proxy": 0,  # the model is inside: HTTP_PROXY is for the way out
     "grpc.keepalive_time_ms": 10_000,
     "grpc.keepalive_timeout_ms": 3_000,
     "grpc.http2.ping_timeout_ms": 3_000,  # the default is a minute, despite keepalive_timeout_ms

@@ -3,6 +3,8 @@
 MAX_BYTES = 10 * 2**20  # of one picture file
 MAX_PICTURES = 32  # in one request
 MAX_REQUEST = 2 * MAX_BYTES  # of all picture files in one request
+MAX_JSON = 512 * 1024  # of a request's JSON, which takes a hundred times as much when it is read
+MAX_HELD = 64 * 2**20  # of the files and pixels that all requests of a process hold at once
 MAX_SIDE = 12_000  # pixels
 MAX_PIXELS = {  # of a decoded picture, by format; other formats are not read
     "JPEG": 25_000_000,  # decoding takes 4 bytes a pixel, a progressive file up to 12
@@ -11,6 +13,11 @@ MAX_PIXELS = {  # of a decoded picture, by format; other formats are not read
     "GIF": 25_000_000,
     "BMP": 25_000_000,
 }
+MAX_CMYK = 20_000_000  # pixels of a JPEG for print, which has four colours
+TOO_LARGE = (
+    f"a picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB,"
+    f" JSON {MAX_JSON >> 10} KB"
+)
 
 
 class ContractError(ValueError):
@@ -31,6 +38,14 @@ class BlockedError(ImageError):
             "this address cannot be used: give the http:// or https:// address of a picture"
             " on the public internet, without a port or a password"
         )
+
+
+class RemoteError(ImageError):
+    """Report that the server at a URL gives no picture; `kind` is a name in problems.KINDS."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class BusyError(Exception):

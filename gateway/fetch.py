@@ -3,27 +3,31 @@
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 from typing import NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import certifi
 from urllib3.util import parse_url
 
+from gateway import USER_AGENT
 from gateway.deadline import Deadline
-from gateway.errors import MAX_BYTES, BlockedError, ImageError
+from gateway.errors import MAX_BYTES, BlockedError, ImageError, RemoteError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}  # no other ports, unless the origin is trusted
 MAX_URL = 8192  # characters
 MAX_REDIRECTS = 3
 REDIRECTS = (301, 302, 303, 307, 308)
-MAX_LOOKUPS = 32  # DNS lookups at once
-STEP = 2.0  # seconds that connecting, a TLS handshake, or one read may take
-PIECE = 2**20  # bytes of a body that are read at once
+MAX_LOOKUPS = 512  # DNS lookups at once, more than there are downloads at once
+PIECE = 64 * 1024  # bytes of a body that are read at once
+PLAIN = {"", "identity", "aws-chunked", "utf-8", "binary"}  # Content-Encoding of plain files
+TARGET = re.compile(r"[^:]+://[^\\/?#]*([^#]*)")  # path and query of a URL
 
 
 class Origin(NamedTuple):
@@ -35,7 +39,11 @@ class Origin(NamedTuple):
 
 
 def split(url: str) -> tuple[Origin, str]:
-    """Return the origin of a URL, and the path to request. Raises BlockedError for a bad URL."""
+    """Return the origin of a URL, and the path to request. Raises BlockedError for a bad URL.
+
+    The path stays as it is, because a signature in it may cover every byte; what cannot be sent is
+    encoded.
+    """
     try:
         if len(url) > MAX_URL:
             raise ValueError("too long")
@@ -43,9 +51,12 @@ def split(url: str) -> tuple[Origin, str]:
         port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
         if parts.scheme not in DEFAULT_PORTS or not parts.host or parts.auth:
             raise ValueError("not a plain web address")
+        target = TARGET.match(url.strip())[1]
+        path = quote(target, safe="%/?:@!$&'()*+,;=[]|", errors="surrogateescape")
     except (ValueError, KeyError) as error:
         raise BlockedError from error
-    return Origin(parts.scheme, parts.host.strip("[]"), port), parts.request_uri
+    host = parts.host.strip("[]").removesuffix(".")
+    return Origin(parts.scheme, host, port), path if path.startswith("/") else f"/{path}"
 
 
 IPV6_IN_USE = ipaddress.ip_network("2000::/3")
@@ -71,19 +82,40 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in NOT_PUBLIC)
 
 
-_lookups = ThreadPoolExecutor(MAX_LOOKUPS, "lookup")
+_free_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
+LOOKUP_FAILED = ("lookup-failed", "the name in this address cannot be looked up now: try again")
+FAILED_LOOKUPS = (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM)
 
 
 def resolve(origin: Origin, deadline: Deadline) -> list[str]:
     """Return all IP addresses of an origin's host, A and AAAA.
 
-    Raises OSError or ValueError if there are none, TimeoutError at the deadline.
+    A lookup cannot be stopped, so each has a thread that may outlive its request, and the process
+    does not wait for it at its end.
+
+    Raises BlockedError if there are none, RemoteError if DNS fails or is too slow.
     """
-    lookup = _lookups.submit(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
+    found: Future = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            found.set_exception(error)
+        finally:
+            _free_lookups.release()
+
+    if not _free_lookups.acquire(blocking=False):
+        raise RemoteError(*LOOKUP_FAILED)
+    threading.Thread(target=look_up, name="lookup", daemon=True).start()
     try:
-        return [found[4][0] for found in lookup.result(deadline.remaining())]
-    finally:
-        lookup.cancel()  # if it has not begun, because too many names are being looked up
+        return [entry[4][0] for entry in found.result(deadline.remaining())]
+    except TimeoutError as error:
+        raise RemoteError(*LOOKUP_FAILED) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, socket.gaierror) and error.errno in FAILED_LOOKUPS:
+            raise RemoteError(*LOOKUP_FAILED) from error
+        raise BlockedError from error
 
 
 @cache
@@ -92,9 +124,9 @@ def _tls() -> ssl.SSLContext:
 
 
 def _open_first(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), deadline.within(STEP).remaining())
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:  # each gets its share of the time
+            return socket.create_connection((address, port), deadline.remaining() / left)
         except OSError as error:
             failure = error
     raise failure
@@ -104,14 +136,9 @@ def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.sock
     """Open a connection to the origin, with TLS for https.
 
     Raises BlockedError, before anything is opened, unless the origin is trusted or public; OSError
-    if no server answers, TimeoutError after STEP seconds or at the deadline.
+    if no server answers, TimeoutError at the deadline; RemoteError as `resolve` does.
     """
-    try:
-        addresses = resolve(origin, deadline)
-    except TimeoutError:
-        raise
-    except (OSError, ValueError) as error:
-        raise BlockedError from error
+    addresses = resolve(origin, deadline)
     ports = DEFAULT_PORTS.values()
     if not (trusted or (origin.port in ports and all(map(is_public, addresses)))):
         raise BlockedError
@@ -120,7 +147,7 @@ def connect(origin: Origin, deadline: Deadline, *, trusted: bool) -> socket.sock
         if not (trusted or is_public(sock.getpeername()[0])):
             raise BlockedError
         if origin.scheme == "https":
-            sock.settimeout(deadline.within(STEP).remaining())
+            sock.settimeout(deadline.remaining())
             sock = _tls().wrap_socket(sock, server_hostname=origin.host)
     except BaseException:
         sock.close()
@@ -137,7 +164,7 @@ class TimedStream(io.RawIOBase):
 
     def sendall(self, data: bytes) -> None:
         """Send all of `data`."""
-        self._sock.settimeout(self._deadline.within(STEP).remaining())
+        self._sock.settimeout(self._deadline.remaining())
         self._sock.sendall(data)
 
     def readable(self) -> bool:
@@ -146,7 +173,7 @@ class TimedStream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:
         """Read what has arrived, at most as much as `buffer` holds."""
-        self._sock.settimeout(self._deadline.within(STEP).remaining())
+        self._sock.settimeout(self._deadline.remaining())
         return self._sock.recv_into(buffer)
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -157,15 +184,27 @@ class TimedStream(io.RawIOBase):
         """Leave the socket open: http.client calls this before the response is read."""
 
 
+class FinalResponse(http.client.HTTPResponse):
+    """Skip what a server sends before its answer: 102 Processing, 103 Early Hints."""
+
+    def begin(self) -> None:
+        """Read the status and the headers of the answer."""
+        super().begin()
+        while self.status < http.client.OK:
+            self.headers = None
+            super().begin()
+
+
 def ask(
-    sock: socket.socket, origin: Origin, path: str, deadline: Deadline
+    sock: socket.socket, origin: Origin, path: str, deadline: Deadline, user_agent: str
 ) -> http.client.HTTPResponse:
     """Send a GET request; return the answer with its headers read and its body waiting."""
     connection = http.client.HTTPConnection(origin.host, origin.port)
+    connection.response_class = FinalResponse
     connection.default_port = DEFAULT_PORTS[origin.scheme]  # which the Host header leaves out
     connection.sock = TimedStream(sock, deadline)
     headers = {
-        "User-Agent": "keras-to-kubernetes/1.0",
+        "User-Agent": user_agent,
         "Accept": "image/jpeg, image/png, image/webp, image/gif, image/bmp",
         "Accept-Encoding": "identity",
         "Connection": "close",
@@ -179,21 +218,29 @@ def read_body(answer: http.client.HTTPResponse, count: Callable[[int], None]) ->
 
     `count` is called with the number of bytes of each piece that is read.
     """
-    if answer.status != http.client.OK:
-        raise ImageError(f"the address answered with status {answer.status}")
-    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if answer.status not in (http.client.OK, http.client.NON_AUTHORITATIVE_INFORMATION):
+        raise RemoteError("remote-status", f"the address answered with status {answer.status}")
+    if answer.headers.get("Content-Encoding", "").strip().lower() not in PLAIN:
         raise ImageError("the address sends a compressed file: give that of a plain picture")
     announced = answer.length or 0
-    pieces, size = [], 0
-    while announced <= MAX_BYTES and size <= MAX_BYTES and (piece := answer.read(PIECE)):
-        count(len(piece))
-        size += len(piece)
-        pieces.append(piece)
-    if max(announced, size) > MAX_BYTES:
+    body, piece = io.BytesIO(), memoryview(bytearray(PIECE))
+    while announced <= MAX_BYTES and body.tell() <= MAX_BYTES and (size := answer.readinto(piece)):
+        count(size)
+        body.write(piece[:size])
+    if max(announced, body.tell()) > MAX_BYTES:
         raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
-    if size < announced:
-        raise ImageError("the download broke off before its end")
-    return b"".join(pieces)
+    if body.tell() < announced:
+        raise RemoteError("unreachable-address", "the download broke off before its end")
+    return body.getvalue()
+
+
+def location(answer: http.client.HTTPResponse) -> str:
+    """Return where a redirect leads, which may be UTF-8. Raises RemoteError if nowhere."""
+    found = answer.headers.get("Location")
+    if found is None:
+        said = f"the address answered with status {answer.status}, but with no other address"
+        raise RemoteError("remote-status", said)
+    return found.encode("latin-1").decode(errors="surrogateescape")
 
 
 def fetch(
@@ -201,6 +248,7 @@ def fetch(
     *,
     allowed_origins: frozenset[Origin] = frozenset(),
     timeout: float = 5.0,
+    user_agent: str = USER_AGENT,
     count: Callable[[int], None] = lambda number: None,
 ) -> bytes:
     """Download a picture file of at most MAX_BYTES, within `timeout` seconds, DNS included.
@@ -209,6 +257,7 @@ def fetch(
         url: an untrusted URL; every redirect is checked as it is.
         allowed_origins: servers that may be inside our network.
         timeout: seconds for all of it.
+        user_agent: how the gateway introduces itself; some servers want a contact in it.
         count: called with the number of bytes of each piece; may raise to end the download.
 
     Raises ImageError, with a message for the client, if the URL is blocked, does not answer in
@@ -219,19 +268,23 @@ def fetch(
         for _ in range(1 + MAX_REDIRECTS):
             origin, path = split(url)
             with connect(origin, deadline, trusted=origin in allowed_origins) as sock:
-                answer = ask(sock, origin, path, deadline)
+                answer = ask(sock, origin, path, deadline, user_agent)
                 if answer.status not in REDIRECTS:
                     return read_body(answer, count)
-                url = urljoin(url, answer.headers.get("Location", ""))
+                url = urljoin(url, location(answer))
     except ImageError:
         raise
     except TimeoutError as error:
-        raise ImageError(
-            f"the address is too slow: the picture must be here within {timeout:g} seconds"
-        ) from error
+        said = f"the address is too slow: the picture must be here within {timeout:.2g} seconds"
+        raise RemoteError("slow-address", said) from error
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", error.reason)
+        said = f"the server at this address has no safe connection: {why}"
+        raise RemoteError("bad-certificate", said) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ImageError("the server at this address cannot be reached, or breaks off") from error
-    raise ImageError(f"the address redirects more than {MAX_REDIRECTS} times")
+        said = "the server at this address cannot be reached, or breaks off"
+        raise RemoteError("unreachable-address", said) from error
+    raise RemoteError("remote-status", f"the address redirects more than {MAX_REDIRECTS} times")
 
 
 def read_origins(text: str) -> frozenset[Origin]:

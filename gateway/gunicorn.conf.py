@@ -1,7 +1,9 @@
 """Configure gunicorn for the gateway: one process with many threads. To scale, run more pods."""
 
 import importlib.util
+import logging
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -15,6 +17,10 @@ from gateway.operations.settings import SettingsError, read_settings
 
 # NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# glibc reads it at the first lookup: an unanswered one ends with its request, and frees its thread.
+os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are not JSON; calls say what failed
+logging.captureWarnings(True)  # Pillow warns about some files
 
 stubs = importlib.util.find_spec("tensorflow")
 if stubs is None or (Path(stubs.origin).parent / "python").exists():
@@ -41,6 +47,10 @@ bind = settings["BIND"]
 worker_class = "gateway.operations.worker.Worker"
 workers = 1
 threads = settings["THREADS"]
+# Without a free file descriptor the worker would end; downloads and the model need some, too.
+worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+keepalive = 5  # seconds, also for a new connection's first byte
+forwarded_allow_ips = ""  # GATEWAY_PROXIES says whose X-Forwarded-* count
 graceful_timeout = 20
 logger_class = Logger
 logconfig_dict = logs.configuration(settings["LOG_LEVEL"])

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS, slots_needed
 from gateway.errors import MAX_PIXELS
-from gateway.picture_limits import CountedFile, check_limits, free_picture, picture_errors
-from gateway.resizing import MODES, interpolate
+from gateway.picture_limits import CountedFile, check_limits, freed, picture_errors, what_is_wrong
+from gateway.resizing import convert, interpolate
 
 MUCH_LARGER = 4  # a photo whose sides are 4 times the model's, or more
 
@@ -20,9 +20,10 @@ def open_picture(data: bytes) -> Image.Image:
 
     Raises ImageError if the file is no picture, or too costly to decode.
     """
-    with picture_errors():
-        image = Image.open(CountedFile(data), formats=tuple(MAX_PIXELS))
-    check_limits(image, data)
+    file = CountedFile(data)
+    with picture_errors(what_is_wrong(data)):
+        image = Image.open(file, formats=tuple(MAX_PIXELS))
+    check_limits(image, file)
     return image
 
 
@@ -46,8 +47,7 @@ def resize(
     if how != "nearest":
         return interpolate(image, size, how, colours)[np.newaxis]
     small = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
-    small = small if small.mode == MODES[colours] else small.convert(MODES[colours])
-    return np.asarray(small).reshape(1, *size, colours)
+    return np.asarray(convert(small, colours)).reshape(1, *size, colours)
 
 
 def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -55,14 +55,14 @@ def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
     Decode any other picture whole. `size` is (height, width). Raises ImageError as `decode`.
     """
-    side = max(size)  # the picture may still be turned upright
+    side = max(size)  # the picture may be turned later, so take the longer side
     if min(image.size) >= MUCH_LARGER * side and image.draft(None, (side, side)):
         return decode(image).resize((size[1], size[0]), Image.Resampling.BOX)
     return decode(image)
 
 
 def decode_and_resize(
-    image: Image.Image,
+    data: bytes,
     size: tuple[int, int],
     deadline: Deadline,
     *,
@@ -70,13 +70,12 @@ def decode_and_resize(
     colours: int = 3,
     shrink: bool = True,
 ) -> np.ndarray:
-    """Return an opened picture's pixels as `resize` does, decoded by `decode_small` if `shrink`.
+    """Return a picture file's pixels as `resize` does, decoded by `decode_small` if `shrink`.
 
-    Raises ImageError as `decode`, and BusyError or DeadlineError if no decode slot becomes free.
+    Raises ImageError as `open_picture`, BusyError or DeadlineError if no slot becomes free.
     """
-    with SLOTS.take(slots_needed(image), deadline):
-        try:
-            decoded = decode_small(image, size) if shrink else decode(image)
-            return resize(decoded, size, how, colours)
-        finally:
-            free_picture(image)  # before another thread takes the slot
+    for slots in (1, 2):  # a very large picture is opened again when it has both
+        with SLOTS.take(slots, deadline), freed(open_picture(data)) as image:
+            if slots_needed(image) <= slots:
+                decoded = decode_small(image, size) if shrink else decode(image)
+                return resize(decoded, size, how, colours)

@@ -1,18 +1,20 @@
 """Read a prediction request: its deadline and its picture files."""
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from io import BytesIO
 from math import inf
+from shutil import copyfileobj
 
 from flask import abort, current_app, request
 from multipart import MultipartError, MultipartParser
 
 from gateway.deadline import Deadline
-from gateway.errors import MAX_BYTES, MAX_PICTURES, MAX_REQUEST, ImageError
+from gateway.errors import MAX_BYTES, MAX_JSON, MAX_PICTURES, MAX_REQUEST, ImageError
 from gateway.fetch import fetch
+from gateway.held_bytes import HeldBytes
 
 MAX_FETCHES = 8  # at once, for one request
 FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
@@ -20,7 +22,7 @@ WHAT_TO_SEND = (
     'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
     ' as the form field "file", repeated for several; or a picture as it is, as image/jpeg'
 )
-TOO_LARGE = f"A picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB"
+TOO_MANY = f"send at most {MAX_PICTURES} pictures in one request"
 
 
 def requested_deadline() -> Deadline:
@@ -69,27 +71,24 @@ def map_pictures(function: Callable, pictures: Iterable, *, several: bool) -> li
     return results
 
 
-def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
+def fetch_all(urls: list[str], deadline: Deadline, held: HeldBytes) -> list[bytes]:
     """Download pictures side by side; answer 413 as soon as they have more than MAX_REQUEST bytes.
 
-    Raises ImageError as soon as one of the pictures cannot be used.
+    Raises ImageError as soon as one of the pictures cannot be used, BusyError as `held.add`.
     """
-    allowed = current_app.config["ALLOWED_ORIGINS"]
-    left, lock = MAX_REQUEST, threading.Lock()
+    names = ("ALLOWED_ORIGINS", "USER_AGENT")
+    settings = {name.lower(): current_app.config[name] for name in names}
 
     def count(number: int) -> None:
-        nonlocal left
-        with lock:
-            left -= number
-        if left < 0:
-            abort(413, TOO_LARGE)
+        if held.add(number) > MAX_REQUEST:
+            abort(413)
 
     def fetch_one(url: str, index: int | None = None) -> bytes:
-        count(0)  # begin no download when there is nothing left
-        timeout = deadline.within(FETCH_SECONDS).remaining()
-        with tag_index(index):
+        with held, tag_index(index):  # the download may outlive the request
+            count(0)  # begin no download when there is nothing left
+            timeout = deadline.within(FETCH_SECONDS).remaining()
             try:
-                return fetch(url, allowed_origins=allowed, timeout=timeout, count=count)
+                return fetch(url, timeout=timeout, count=count, **settings)
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise
@@ -97,16 +96,18 @@ def fetch_all(urls: list[str], deadline: Deadline) -> list[bytes]:
     if len(urls) == 1:
         return [fetch_one(urls[0])]
     pool = ThreadPoolExecutor(min(len(urls), MAX_FETCHES))
+    downloads = [pool.submit(fetch_one, url, index) for index, url in enumerate(urls)]
     try:
-        downloads = [pool.submit(fetch_one, url, index) for index, url in enumerate(urls)]
         wait(downloads, return_when=FIRST_EXCEPTION)
         return [download.result() for download in downloads if download.done()]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        downloads.clear()  # whose errors would keep what was downloaded, and this frame them
 
 
 def requested_urls() -> tuple[list[str], bool]:
     """Return the URLs in the current request's JSON, and whether it asks for a list."""
+    request.max_content_length = MAX_JSON
     try:
         body = request.get_json(silent=True)
     except RecursionError:  # thousands of nested brackets
@@ -114,46 +115,74 @@ def requested_urls() -> tuple[list[str], bool]:
     match body:
         case {"url": str(url), **rest} if not rest:
             return [url], False
-        case {"urls": [*urls], **rest} if not rest and 1 <= len(urls) <= MAX_PICTURES:
+        case {"urls": [_, *_] as urls, **rest} if not rest:
+            if len(urls) > MAX_PICTURES:
+                abort(400, TOO_MANY)
             if all(isinstance(url, str) for url in urls):
                 return urls, True
     abort(400, WHAT_TO_SEND)
 
 
-def uploaded_files() -> list[bytes]:
+class CountedStream:
+    """Read the current request's body, and count its bytes as held."""
+
+    def __init__(self, held: HeldBytes) -> None:
+        """Start at the body's first byte."""
+        self._held = held
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes. Raises BusyError as `HeldBytes.add`."""
+        data = request.stream.read(size)
+        self._held.add(len(data))
+        return data
+
+
+def uploaded_files(held: HeldBytes) -> list[bytes]:
     """Return the files in the current request's form. Answers 400 if there are none or too many.
 
     Flask's own parser searches each byte of a file for line ends, and writes larger files to disk.
     """
     boundary = request.mimetype_params.get("boundary", "")
+    files = []
     try:
-        form = MultipartParser(request.stream, boundary, spool_limit=inf, memory_limit=inf)
-        uploads = [part for part in form if part.name == "file" and part.filename is not None]
+        form = MultipartParser(CountedStream(held), boundary, spool_limit=inf, memory_limit=inf)
+        for part in form:
+            if part.name == "file":
+                files.append(part.file.getvalue())  # part.raw would be a copy
+            if len(files) > MAX_PICTURES:
+                abort(400, TOO_MANY)
     except MultipartError:
-        uploads = []
-    if not 1 <= len(uploads) <= MAX_PICTURES:
+        files = []
+    if not files:
         abort(400, WHAT_TO_SEND)
-    return [upload.file.getvalue() for upload in uploads]  # upload.raw would be a copy
+    return files
 
 
-def requested_files(deadline: Deadline) -> tuple[list[bytes], bool]:
+def uploaded_file(held: HeldBytes) -> bytes:
+    """Return the current request's body. Answers 413 if it is larger than a picture may be."""
+    request.max_content_length = MAX_BYTES
+    copyfileobj(CountedStream(held), body := BytesIO())
+    return body.getvalue()
+
+
+def requested_files(deadline: Deadline, held: HeldBytes) -> tuple[list[bytes], bool]:
     """Return the current request's picture files, and whether it asks for a list.
 
     Answers 400, 413 or 415 if there are none, they are too large, or the body cannot be read.
+    Raises ImageError for an address that gives no picture, BusyError as `held.add`.
     """
     several = False
     if request.is_json:
         urls, several = requested_urls()
         with stage("fetch"):
-            files = fetch_all(urls, deadline)
+            files = fetch_all(urls, deadline, held)
     elif request.mimetype == "multipart/form-data":
-        files = uploaded_files()
+        files = uploaded_files(held)
         several = len(files) > 1
     elif request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
-        files = [request.get_data()]
+        files = [uploaded_file(held)]
     else:
         abort(415, WHAT_TO_SEND)
-    sizes = [len(data) for data in files]
-    if max(sizes) > MAX_BYTES or sum(sizes) > MAX_REQUEST:
-        abort(413, TOO_LARGE)
+    if max(map(len, files)) > MAX_BYTES:
+        abort(413)
     return files, several

@@ -1,4 +1,4 @@
-"""Ask a model behind TensorFlow Serving's gRPC API for predictions, without TensorFlow.
+"""Send pictures to a model server and get scores back, with a client that needs no TensorFlow.
 
 Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then run `make export`.
 """
@@ -29,13 +29,13 @@ REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 class ModelClient:
     """Hold what is known about one served model. Threads can share it."""
 
-    channel: Callable[[], grpc.Channel]  # opens it at the first call
+    channel: Callable[[], grpc.Channel]  # makes it at the first call
     contract: Contract
     version: str = ""  # a number, a version label, or "" for the newest
-    signature_name: str = ""  # the only signature to call; "" for the cheapest that fits
+    signature_name: str = ""  # the only signature to call; "" for any that fits
     metadata: Callable[[], Metadata] = tuple  # returns the headers of a call
-    signatures: tuple[Signature, ...] = ()  # from the model, the cheapest first
-    was_ready: bool = False  # has answered before; if not, it may still be loading
+    signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
+    was_ready: bool = False  # True: the model has answered before; False: it may be loading
 
 
 def fill_model_spec(spec: model_pb2.ModelSpec, name: str, version: str = "") -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from flask import Blueprint, current_app, render_template
 
-from gateway.errors import MAX_PICTURES
-from gateway.incoming import TOO_LARGE
+from gateway.errors import MAX_PICTURES, TOO_LARGE
 from gateway.problems import KINDS
 
 blueprint = Blueprint("openapi", __name__)

@@ -14,42 +14,46 @@ from werkzeug.exceptions import (
 )
 
 from gateway.channel import is_connected
-from gateway.errors import BlockedError, BusyError, DeadlineError, ImageError, ModelMismatchError
+from gateway.errors import (
+    TOO_LARGE,
+    BlockedError,
+    BusyError,
+    DeadlineError,
+    ImageError,
+    ModelMismatchError,
+    RemoteError,
+)
 
 log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """Describe one kind of error for clients, logs and metrics."""
+    """Describe one kind of error for clients, logs and metrics; clients can fix those below 500."""
 
     raised: type[Exception]  # an error is of the first kind that fits it
-    status: int
-    client_can_fix: bool
-    retry_after: int | None  # seconds
+    status: int  # with 503, the client is asked to try again after RETRY_AFTER seconds
     title: str
 
 
+RETRY_AFTER = 1  # seconds
 KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and metrics is NAME
-    "blocked-address": Kind(
-        BlockedError, 400, True, None, "This is not an address that is fetched"
-    ),
-    "bad-picture": Kind(ImageError, 400, True, None, "This is not a picture that can be used"),
-    "slow-request": Kind(
-        ClientDisconnected, 408, True, None, "This request did not arrive in time"
-    ),
-    "too-large": Kind(RequestEntityTooLarge, 413, True, None, "This is too large"),
+    "blocked-address": Kind(BlockedError, 400, "This is not an address that is fetched"),
+    "slow-address": Kind(RemoteError, 400, "The server at this address is too slow"),
+    "remote-status": Kind(RemoteError, 400, "The server at this address gives no picture"),
+    "bad-certificate": Kind(RemoteError, 400, "The server at this address cannot be trusted"),
+    "unreachable-address": Kind(RemoteError, 400, "The server at this address cannot be reached"),
+    "lookup-failed": Kind(RemoteError, 503, "The name of the server cannot be looked up now"),
+    "bad-picture": Kind(ImageError, 400, "This is not a picture that can be used"),
+    "slow-request": Kind(ClientDisconnected, 408, "This request did not arrive in time"),
+    "too-large": Kind(RequestEntityTooLarge, 413, "This is too large"),
     "unknown-content-type": Kind(
-        UnsupportedMediaType, 415, True, None, "This is not a type of content that is read"
+        UnsupportedMediaType, 415, "This is not a type of content that is read"
     ),
-    "bad-request": Kind(
-        BadRequest, 400, True, None, "This is not a request that the service takes"
-    ),
-    "busy": Kind(BusyError, 503, False, 1, "There is too much to do at the moment"),
-    "out-of-time": Kind(DeadlineError, 504, False, None, "The time for this request is up"),
-    "model-unavailable": Kind(grpc.RpcError, 503, False, 1, "The model is not available now"),
-    "model-failed": Kind(
-        ModelMismatchError, 502, False, None, "The model could not handle the request"
-    ),
+    "bad-request": Kind(BadRequest, 400, "This is not a request that the service takes"),
+    "busy": Kind(BusyError, 503, "There is too much to do at the moment"),
+    "out-of-time": Kind(DeadlineError, 504, "The time for this request is up"),
+    "model-unavailable": Kind(grpc.RpcError, 503, "The model is not available now"),
+    "model-failed": Kind(ModelMismatchError, 502, "The model could not handle the request"),
 }
 DETAILS = {  # where the exception's own message is not for the client
     "slow-request": "the request did not arrive in time: send it faster, or send less",
@@ -67,6 +71,8 @@ def kind_of(error: Exception) -> str:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not is_connected(model.channel()):
             return "model-unavailable"  # the call waited for a server, and none came
         return failed_call(error, was_ready=model.was_ready)
+    if isinstance(error, RemoteError):
+        return error.kind
     return next(name for name, kind in KINDS.items() if isinstance(error, kind.raised))
 
 
@@ -98,6 +104,8 @@ def answer_error(error: Exception) -> Response:
     elif isinstance(error, ModelMismatchError):
         log.error("model: %s", error)
     said = error.description if isinstance(error, HTTPException) else str(error)
+    if said == RequestEntityTooLarge.description:  # Flask's own words do not name the limit
+        said = TOO_LARGE
     body = {
         "type": f"/docs#{name}",
         "title": kind.title,
@@ -106,7 +114,7 @@ def answer_error(error: Exception) -> Response:
     }
     if isinstance(error, ImageError) and error.index is not None:
         body["index"] = error.index
-    headers = {"Retry-After": str(kind.retry_after)} if kind.retry_after else None
+    headers = {"Retry-After": str(RETRY_AFTER)} if kind.status == 503 else None
     return Response(json.dumps(body), kind.status, headers, mimetype="application/problem+json")
 
 

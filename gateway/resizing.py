@@ -41,6 +41,14 @@ def bicubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2)
 
 
+def convert(image: Image.Image, colours: int) -> Image.Image:
+    """Return an image with that many colours; without a fourth, what is transparent is white."""
+    if colours < 4 and image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == MODES[colours] else image.convert(MODES[colours])
+
+
 def interpolate(
     image: Image.Image, size: tuple[int, int], how: str, colours: int = 3
 ) -> np.ndarray:
@@ -51,7 +59,7 @@ def interpolate(
     """
     rows = []
     for top, shares in weights(image.height, size[0], how):
-        strip = image.crop((0, top, image.width, top + len(shares))).convert(MODES[colours])
+        strip = convert(image.crop((0, top, image.width, top + len(shares))), colours)
         pixels = np.asarray(strip, np.float32).reshape(len(shares), image.width, colours)
         rows.append(np.tensordot(shares, pixels, 1))
     columns = np.stack(rows, axis=1)  # (old width, height, colours)

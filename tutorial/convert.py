@@ -267,7 +267,8 @@ def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str
     elif isinstance(result, dict):
         outputs = [(key, scores) for key, scores in result.items() if scores.dtype != tf.string]
     else:
-        outputs = [(model.layers[-1].name, result)]
+        names = getattr(model, "output_names", None)  # Keras 3's Sequential has none
+        outputs = [(names[0] if names else model.layers[-1].name, result)]
     names = [_legal_name(name) for name, _ in outputs]
     if len(set(names)) < len(names):
         raise TutorialError(

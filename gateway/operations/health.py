@@ -1,26 +1,33 @@
 """Answer /livez, /readyz and /metrics on their own port, in their own threads."""
 
+import logging
 import math
 import socket
 import threading
 import time
 from collections.abc import Callable
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+log = logging.getLogger(__name__)
 
 
 class Readiness:
-    """Remember for MAX_AGE seconds whether a check passes. Threads can share it."""
+    """Remember for MAX_AGE seconds whether a check passes; log changes. Threads can share it."""
 
     MAX_AGE = 2.0  # seconds
     FAILURES = 3  # in a row that make a ready gateway unready
 
-    def __init__(self, check: Callable[[], object]) -> None:
-        """Take a function that raises if something is wrong; it is not called yet."""
+    def __init__(self, check: Callable[[], object], *, of: str) -> None:
+        """Take a function that raises if something is wrong, and what it is about, for the log.
+
+        The function is not called yet.
+        """
         self._check, self._lock = check, threading.Lock()
+        self._of, self._logged = of, ""
         self._checked = -math.inf
         self._failures = self.FAILURES  # not ready before the first check has passed
         self._error: Exception | None = None
@@ -41,6 +48,16 @@ class Readiness:
         else:
             self._error, self._failures = None, 0
         self._checked = time.monotonic()
+        if self._failures < self.FAILURES:
+            self._log_change("ready")
+        elif self._error:
+            details = getattr(self._error, "details", str)()  # of gRPC's errors
+            self._log_change(f"not ready: {in_words(self._error)} {details}".strip())
+
+    def _log_change(self, state: str) -> None:
+        if state != self._logged:
+            log.warning("%s: %s", self._of, state)
+            self._logged = state
 
 
 def create_admin(
@@ -65,7 +82,8 @@ def create_admin(
 
     @admin.get("/metrics")
     def metrics() -> Response:
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
 
     return admin
 
@@ -81,6 +99,10 @@ class QuietHandler(WSGIRequestHandler):
 
     timeout = 5
     protocol_version = "HTTP/1.1"
+
+    def version_string(self) -> str:
+        """Return the header Server, without versions."""
+        return "gateway"
 
     def log(self, *_: object) -> None:
         """Log nothing."""

@@ -1,12 +1,17 @@
 """Join the app with what runs it in production: the gateway that gunicorn serves."""
 
 import os
+from contextlib import suppress
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Response, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from gateway import model_client
+from gateway import model_client, problems
 from gateway.app import create_app
+from gateway.errors import MAX_REQUEST
 from gateway.operations import tracing
 from gateway.operations.concurrency_limit import ConcurrencyLimit
 from gateway.operations.health import Readiness
@@ -15,6 +20,7 @@ from gateway.operations.request_log import RequestLog
 from gateway.operations.settings import read_settings
 
 CHECK_SECONDS = 0.8  # for the model's part of /readyz; a cluster's probe waits for one second
+MAX_UNREAD = 4 * MAX_REQUEST  # bytes of a refused body
 
 
 def create_service(**settings: Any) -> Flask:
@@ -30,18 +36,46 @@ def create_service(**settings: Any) -> Flask:
     RequestLog(app, metrics)
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
     metrics.in_flight.set_function(lambda: limit.in_flight)
-    app.before_request(count_body)
+    app.before_request(check_body)
+    app.after_request(finish_answer)
+    app.register_error_handler(ParseException, answer_malformed_body)
+    if n := app.config["PROXIES"]:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)
     client = app.extensions["model"]
     app.extensions["readiness"] = Readiness(
-        lambda: model_client.describe(client, timeout=CHECK_SECONDS)
+        lambda: model_client.describe(client, timeout=CHECK_SECONDS),
+        of=f"the model at {app.config['MODEL_ADDRESS']}",
     )
     return app
 
 
-def count_body() -> None:
-    """Let Werkzeug count a request's body, so that one that ends too soon is an error: 408."""
+def check_body() -> None:
+    """Let Werkzeug count a request's body, so that one that ends too soon is an error: 408.
+
+    Answers 415 for a compressed body.
+    """
     if request.content_length is not None:
         request.environ.pop("wsgi.input_terminated", None)
+    if request.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
+        raise UnsupportedMediaType("send the body as it is, without Content-Encoding")
+
+
+def answer_malformed_body(error: ParseException) -> Response:
+    """Return the problem for a chunked body that gunicorn cannot read."""
+    return problems.answer_error(BadRequest(f"the body is not what HTTP calls chunked: {error}"))
+
+
+def finish_answer(response: Response) -> Response:
+    """Add headers for browsers. Read the body of a bad request: only then clients read on."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-cache")
+    if 400 <= response.status_code < 500:
+        left, body = MAX_UNREAD, request.environ["wsgi.input"]
+        with suppress(OSError, ParseException):
+            while left > 0 and (piece := body.read(64 * 1024)):
+                left -= len(piece)
+    return response
 
 
 def from_environment() -> Flask:

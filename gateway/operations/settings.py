@@ -11,6 +11,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway import USER_AGENT
+
 PREFIX = "GATEWAY_"
 # Kubernetes and Docker set these in every container beside a Service named "gateway".
 LINKS = re.compile(r"GATEWAY_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?|NAME|ENV_\w+)")
@@ -98,6 +100,20 @@ SETTINGS = {
         " comma-separated, each with its slash, such as `http://127.0.0.1:8081/`",
         are_origins,
         "origins such as http://127.0.0.1:8081/, with commas",
+    ),
+    "USER_AGENT": Setting(
+        USER_AGENT,
+        "how it introduces itself to servers that it fetches from: put your contact into it, some"
+        " of them want one",
+        partial(re.fullmatch, "[ -~]+"),
+        "plain text such as my-gateway/1.0 (me@example.com)",
+    ),
+    "PROXIES": Setting(
+        0,
+        "how many proxies are in front of it, whose X-Forwarded-For, -Proto, -Host and -Prefix it"
+        " believes",
+        range(10).__contains__,
+        "a whole number from 0 to 9",
     ),
     "THREADS": Setting(
         40,

@@ -163,6 +163,16 @@ def test_the_signature_takes_pictures_of_a_known_size(shape, size, served):
     assert spec.shape[1:] == served
 
 
+@pytest.mark.parametrize("reader", [keras, tf_keras])
+def test_an_output_has_the_name_of_its_layer_if_another_layer_comes_last(reader):
+    photo, twice = reader.layers.Input((8, 8, 3)), reader.layers.ReLU(name="animal")
+    scores = twice(reader.layers.Dense(3)(reader.layers.Flatten()(twice(photo))))
+    model = reader.Model(photo, scores)
+    assert model.layers[-1].name != "animal"
+    signature = convert.float_signature(model).get_concrete_function()
+    assert list(signature.structured_outputs) == ["animal"]
+
+
 def test_a_number_of_labels_that_fits_no_output_is_refused(saved):
     with pytest.raises(TutorialError, match=r"4 labels need one output .* {'animal': .None, 3.}"):
         convert.read_signature(saved[0], "serving_default", [*LABELS, "fish"])

@@ -1,9 +1,13 @@
 """The gateway as it is deployed: a gunicorn process that starts fast, stays small, and ends."""
 
+import json
+import socket
 import time
 
 import pytest
+from PIL import Image
 
+from tests.pictures import encoded
 from tutorial import TutorialError, services
 from tutorial.processes import port_open, wait_until
 
@@ -35,6 +39,47 @@ def test_gateway_loaded_before_the_fork_answers_after_it(start_gateway, monkeypa
     gateway = start_gateway()
     assert len(gateway.processes()) >= 3
     assert [gateway.predict().status_code for _ in range(8)] == [200] * 8
+
+
+def test_every_line_of_the_log_is_json(start_gateway):
+    gateway = start_gateway()
+    orientation = b"\xff\xe1\x00\x1aExif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12"
+    jpeg = encoded(Image.new("RGB", (9, 9)), "JPEG")
+    assert gateway.predict(jpeg[:2] + orientation + b"\x00" * 4 + jpeg[2:]).status_code == 200
+    for request, status in (
+        ("GET /" + "x" * 9000 + " HTTP/1.1\r\n\r\n", 414),
+        ("GET / HTTP/1.1\r\nExpect: x\r\n\r\n", 417),
+        ("GET / HTTP/1.1\r\nX: " + "x" * 9000 + "\r\n\r\n", 431),
+        (
+            "POST /predict HTTP/1.1\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked"
+            "\r\n\r\nx\r\n\r\n",
+            400,
+        ),
+    ):
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
+            client.sendall(request.encode())
+            answer = client.makefile().read()
+        assert answer.startswith(f"HTTP/1.1 {status} ")
+        assert "Content-Type: application/problem+json" in answer
+    log = [json.loads(line) for line in gateway.server.log.read_text().splitlines()]
+    assert any("Corrupt EXIF" in line["message"] for line in log)
+    assert not any("exception" in line for line in log)
+
+
+def test_client_sees_why_a_large_body_is_refused(start_gateway):
+    answer = start_gateway().predict(bytes(25 * 2**20))
+    assert (answer.status_code, answer.json()["type"]) == (413, "/docs#too-large")
+    assert "20 MB" in answer.json()["detail"]
+
+
+def test_silent_connections_keep_nobody_waiting(start_gateway):
+    gateway = start_gateway(threads=4)
+    silent = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(40)]
+    begun = time.monotonic()
+    assert gateway.predict().status_code == 200
+    assert time.monotonic() - begun < 2
+    for one in silent:
+        one.close()
 
 
 def test_gateway_ends_at_term(start_gateway):

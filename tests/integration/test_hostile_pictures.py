@@ -2,6 +2,7 @@
 
 import re
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.pictures import encoded
+from gateway.errors import MAX_BYTES
+from tests.pictures import chunk, encoded, png
 from tutorial.hostile import dripping, scan_bomb, tcp_server
 
 AT_ONCE = 8
@@ -24,7 +26,7 @@ def large_pictures() -> list[bytes]:
     options = {"progressive": True, "subsampling": 0, "exif": side}
     whole = [
         encoded(square, "JPEG", **options),
-        encoded(square.convert("CMYK"), "JPEG", **options),
+        encoded(Image.new("CMYK", (4472, 4472)), "JPEG", **options),
         encoded(square.convert("RGBA"), "PNG", compress_level=1, exif=side),
         encoded(smaller, "WEBP", lossless=True, method=0, exif=side),
         scan_bomb((5000, 5000), 20),
@@ -66,6 +68,31 @@ def test_large_pictures_at_once_take_turns_and_little_memory(start_gateway, larg
     gateway = start_gateway()
     assert statuses_at_once(gateway, large_pictures * 2) <= {200, 400, 503}
     assert gateway.admin("/readyz").status_code == 200
+    assert peak_megabytes(gateway) < 400
+
+
+@pytest.mark.serial
+def test_requests_made_to_take_memory_take_little(start_gateway):
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20 - 1)))
+    with_text = png()[:33] + text * 60 + png()[33:]
+    webp = encoded(Image.new("RGB", (3850, 3850)), "WEBP", lossless=True, method=0)
+    uploads = ([with_text] * 15, [webp] * 8, [encoded(Image.new("L", (5000, 5000)))] * 32)
+    uploads += ([bytes(MAX_BYTES)] * 2,) * 3
+    endless = dripping(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(9_900_000), every=0.2, times=50)
+    with tcp_server(endless) as port, ThreadPoolExecutor(AT_ONCE) as clients:
+        url = f"http://127.0.0.1:{port}/"
+        gateway = start_gateway(allowed_origins=url)
+        bodies = [{"files": [("file", data) for data in upload]} for upload in uploads]
+        bodies += [{"files": None, "json": {"urls": [url] * 8}}]
+        json = {"data": b"[" + b"{}," * 6_600_000, "headers": {"Content-Type": "application/json"}}
+        bodies += [{"files": None, **json}]
+        waiting = [clients.submit(gateway.predict, **body) for body in bodies]
+        while not all(answer.done() for answer in waiting):
+            assert gateway.admin("/livez").status_code == 200
+            time.sleep(0.2)
+    statuses = [future.result().status_code for future in waiting]
+    assert set(statuses) <= {200, 400, 413, 503, 504}
+    assert statuses[-1] == 413
     assert peak_megabytes(gateway) < 400
 
 

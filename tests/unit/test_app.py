@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tensorflow.core.framework import types_pb2
 
+from gateway import images
 from gateway.app import create_app, rank
 from gateway.contract import Contract
 from gateway.deadline import Deadline
@@ -86,9 +87,38 @@ def test_rank_keeps_probabilities_and_takes_large_logits(kind, scores, ranked):
 
 
 def test_predict_refuses_a_bad_picture_before_it_asks_the_model(gateway, fake_model):
+    assert gateway.post("/predict", **files(png("red"))).status_code == 200  # it knows the size now
     fake_model[0].failure = grpc.StatusCode.UNAVAILABLE
-    answer = gateway.post("/predict", **files(b"not a picture"))
-    assert "not a whole picture" in problem_in(answer, "bad-picture")
+    answer = gateway.post("/predict", **files(b"no picture"))
+    assert "not a picture" in problem_in(answer, "bad-picture")
+
+
+def test_predict_has_one_picture_open_at_a_time(gateway, monkeypatch):
+    opened, open_picture = [], images.open_picture
+
+    def open_next(data):
+        assert not any(map(vars, opened))  # those before are freed
+        opened.append(open_picture(data))
+        return opened[-1]
+
+    monkeypatch.setattr(images, "open_picture", open_next)
+    assert gateway.post("/predict", **files(*[png("red")] * 5)).status_code == 200
+    assert len(opened) == 5
+
+
+def test_predict_looks_at_the_time_before_each_picture(gateway, monkeypatch):
+    decoded = []
+
+    def decode(image):
+        time.sleep(0.2)
+        decoded.append(image)
+        return image
+
+    monkeypatch.setattr(images, "decode", decode)
+    header = {"Request-Timeout": "0.5"}
+    answer = gateway.post("/predict", headers=header, **files(*[png("red")] * 32))
+    problem_in(answer, "out-of-time")
+    assert len(decoded) <= 3
 
 
 def test_predict_names_the_bad_picture_among_several(gateway, fake_model):

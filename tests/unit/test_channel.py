@@ -35,6 +35,14 @@ def test_channel_takes_several_forms_of_an_address(fake_model, start, form):
     describe(start(form.format(port)), timeout=5)
 
 
+def test_channel_uses_no_proxy(fake_model, start, monkeypatch):
+    for variable in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    describe(start(fake_model[1]), timeout=5)
+
+
 def test_lazy_channel_is_opened_once_at_its_first_use():
     channel = LazyChannel("no such host")
     assert channel._channel is None

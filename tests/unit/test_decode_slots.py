@@ -10,6 +10,7 @@ from gateway import decode_slots, images
 from gateway.deadline import Deadline
 from gateway.decode_slots import DecodeSlots, slots_needed
 from gateway.errors import BusyError
+from tests.pictures import encoded
 
 SOON = Deadline.after(3600)  # from the import on, which may be long before a test runs
 
@@ -47,10 +48,11 @@ def test_slots_needed_are_both_for_a_large_picture(side, needed):
     assert slots_needed(Image.new("1", (side, side))) == needed
 
 
-def test_decode_and_resize_holds_a_slot_and_gives_it_back(monkeypatch):
-    slots = DecodeSlots(1)
+@pytest.mark.parametrize(("side", "free"), [(3535, 1), (3536, 0)])
+def test_decode_and_resize_holds_its_slots_and_gives_them_back(monkeypatch, side, free):
+    slots, seen = DecodeSlots(2), []
     monkeypatch.setattr(images, "SLOTS", slots)
-    monkeypatch.setattr(images, "decode", lambda image: 1 / slots._free)  # none is free meanwhile
-    with pytest.raises(ZeroDivisionError):
-        images.decode_and_resize(Image.new("1", (4, 4)), (4, 4), SOON)
-    assert slots._free == 1
+    monkeypatch.setattr(images, "decode", lambda image: 1 / seen.append(slots._free))
+    with pytest.raises(TypeError):
+        images.decode_and_resize(encoded(Image.new("1", (side, side))), (4, 4), SOON)
+    assert (seen, slots._free) == ([free], 2)

@@ -1,12 +1,29 @@
 """gateway/gunicorn.conf.py: what keeps the gateway from starting is said in one line."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tutorial.services import ROOT, STUBS
+
+CONFIG = "-c gateway/gunicorn.conf.py"
+
+
+def test_gunicorn_takes_fewer_connections_than_descriptors_and_trusts_no_caller(contract_file):
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 300; exec {sys.executable} -m gunicorn --print-config {CONFIG}"],
+        cwd=ROOT,
+        env=os.environ | {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert re.search(r"^worker_connections += 150$", done.stdout, re.MULTILINE)
+    assert re.search(r"^forwarded_allow_ips += \[\]$", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +42,7 @@ def test_gunicorn_says_in_one_line_why_it_cannot_start(contract_file, name, valu
     bad.write_text("{}")
     settings = {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)}
     done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "gateway/gunicorn.conf.py"],
+        [sys.executable, "-m", "gunicorn", *CONFIG.split()],
         cwd=ROOT,
         env=os.environ | settings | {name: str(bad) if value == bad.name else value},
         capture_output=True,

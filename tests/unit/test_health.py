@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import grpc
 import pytest
 import requests
 from prometheus_client import CollectorRegistry, Counter
@@ -34,7 +35,7 @@ def ready(readiness) -> bool:
 
 def test_confirm_asks_again_after_two_seconds(clock):
     check = Mock()
-    readiness = Readiness(check)
+    readiness = Readiness(check, of="it")
     assert [ready(readiness) for _ in range(10)] == [True] * 10
     assert check.call_count == 1
     clock.now += 2.1
@@ -42,17 +43,27 @@ def test_confirm_asks_again_after_two_seconds(clock):
     assert check.call_count == 2
 
 
-def test_confirm_raises_before_the_first_success_and_after_three_failures_in_a_row(clock):
+def test_confirm_raises_before_the_first_success_and_after_three_failures_in_a_row(clock, caplog):
     failures = (1, 0, 1, 1, 0, 1, 1, 1, 1, 0)
-    readiness = Readiness(Mock(side_effect=[FAILURE if fails else None for fails in failures]))
+    check = Mock(side_effect=[FAILURE if fails else None for fails in failures])
+    readiness = Readiness(check, of="it")
     for wanted in (False, True, True, True, True, True, True, False, False, True):
         clock.now += 2.1
         assert ready(readiness) == wanted
+    assert caplog.messages == ["it: not ready: told to fail", "it: ready"] * 2
+
+
+def test_confirm_logs_what_grpc_says(caplog):
+    unavailable = grpc.StatusCode.UNAVAILABLE
+    error = grpc.aio.AioRpcError(unavailable, (), (), details="no such host")
+    with pytest.raises(grpc.RpcError):
+        Readiness(Mock(side_effect=error), of="it").confirm()
+    assert caplog.messages == ["it: not ready: UNAVAILABLE no such host"]
 
 
 def test_confirm_asks_once_for_many_threads():
     check = Mock(side_effect=lambda: time.sleep(0.1))
-    readiness = Readiness(check)
+    readiness = Readiness(check, of="it")
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda _: ready(readiness), range(8)))
     assert check.call_count == 1
@@ -64,7 +75,7 @@ def admin():
     registry = CollectorRegistry()
     Counter("seen", "For the test", registry=registry).inc()
     check, draining = Mock(), Mock(return_value=False)
-    return create_admin(Readiness(check), registry, draining), check, draining
+    return create_admin(Readiness(check, of="it"), registry, draining), check, draining
 
 
 def state_at(admin, path: str) -> tuple[int, str]:
@@ -106,6 +117,24 @@ def test_serve_answers_beside_silent_clients(port):
             assert part in answer.text
     for one in silent:
         one.close()
+
+
+def test_serve_answers_head_and_shows_no_versions(port):
+    answer = requests.head(f"http://127.0.0.1:{port}/metrics", timeout=1)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["Server"] == "gateway"
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        (None, "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text"),
+    ],
+)
+def test_metrics_come_in_the_format_that_was_asked_for(admin, accept, kind):
+    answer = admin[0].test_client().get("/metrics", headers={"Accept": accept} if accept else {})
+    assert answer.content_type.startswith(kind)
 
 
 def test_serve_logs_nothing_about_probes(port, capsys):

@@ -1,5 +1,6 @@
 """gateway/incoming: which requests are read, and how the others are answered."""
 
+import io
 import os
 import socket
 import time
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from gateway.errors import MAX_BYTES, BlockedError
+from gateway.errors import MAX_BYTES, MAX_HELD, MAX_JSON, BlockedError, BusyError
+from gateway.held_bytes import HeldBytes
 from gateway.incoming import MAX_FETCHES, uploaded_files
 from tests.app_client import files, problem_in
 from tests.pictures import png
@@ -43,7 +45,7 @@ def test_predict_keeps_the_order_of_urls(make_app, fake_model, picture_server):
 
     urls[5] = f"{address}/missing.png"
     answer = gateway.post("/predict", json={"urls": urls})
-    assert "404" in problem_in(answer, "bad-picture")
+    assert "404" in problem_in(answer, "remote-status")
     assert answer.json["index"] == 5
 
 
@@ -99,17 +101,29 @@ def test_predict_leaves_a_slow_origin_when_the_callers_time_is_up(make_app):
         {"json": {"url": "https://example.com/", "urls": ["https://example.com/"]}},
         {"json": {"url": "https://example.com/", "size": 7}},
         {"json": {"urls": []}},
-        {"json": {"urls": ["https://example.com/"] * 33}},
         {"json": {"urls": ["https://example.com/", 7]}},
         {"json": {"urls": "https://example.com/"}},
         {"data": b'{"url": "x"', "content_type": "application/json"},
         {"data": b"[" * 100_000, "content_type": "application/json"},
+        {"data": b" " * MAX_JSON, "content_type": "application/json"},
         {"data": {"picture": "no file"}, "content_type": "multipart/form-data"},
     ],
 )
 def test_predict_says_what_to_send_in_place_of_a_bad_body(gateway, body):
     detail = problem_in(gateway.post("/predict", **body), "bad-request")
     assert 'form field "file"' in detail
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_predict_refuses_long_json_before_it_is_parsed(gateway, announced):
+    """A parser would say that this is no JSON."""
+    body = {"input_stream": io.BytesIO(b"{" + b" " * MAX_JSON), "content_type": "application/json"}
+    if announced:
+        body["headers"] = {"Content-Length": str(MAX_JSON + 1)}
+    else:
+        body["environ_overrides"] = {"wsgi.input_terminated": True}  # it comes in chunks
+    answer = gateway.post("/predict", **body)
+    assert "JSON 512 KB" in problem_in(answer, "too-large")
 
 
 @pytest.mark.parametrize("header", ["", "soon", "0", "-1", "nan", "5s"])
@@ -138,18 +152,31 @@ END = b"\r\n--X--\r\n"
         pytest.param(b"--X--\r\n", id="without parts"),
         pytest.param(HEAD + png("red"), id="cut off in a part"),
         pytest.param(HEAD[:30], id="cut off in a header"),
-        pytest.param(HEAD.replace(b'; filename="a.png"', b"") + png("red") + END, id="a field"),
+        pytest.param(HEAD.replace(b'"file"', b'"photo"') + png("red") + END, id="another name"),
         pytest.param(HEAD.replace(b"form-data", b"attachment") + png("red") + END, id="no form"),
         pytest.param(b"--X\r\n\r\n" + png("red") + END, id="without headers"),
         pytest.param(HEAD.replace(b"a.png", b"\xff.png") + png("red") + END, id="no UTF-8"),
         pytest.param(HEAD[:-2] + b"A: b\r\n" * 99 + b"\r\n" + png("red") + END, id="99 headers"),
-        pytest.param((HEAD + png("red") + b"\r\n") * 33 + END[2:], id="33 files"),
-        pytest.param((HEAD + b"\r\n") * 5000 + END[2:], id="5000 files"),
     ],
 )
 def test_predict_says_what_to_send_in_place_of_a_bad_form(gateway, body):
     answer = gateway.post("/predict", data=body, content_type="multipart/form-data; boundary=X")
     assert 'form field "file"' in problem_in(answer, "bad-request")
+
+
+@pytest.mark.parametrize("pictures", [33, 5000])
+def test_predict_says_how_many_pictures_it_takes(gateway, pictures):
+    form = {"content_type": "multipart/form-data; boundary=X"}
+    uploads = (HEAD + b"\r\n") * pictures + END[2:]
+    for body in ({"data": uploads, **form}, {"json": {"urls": ["https://x.com/"] * pictures}}):
+        assert "at most 32" in problem_in(gateway.post("/predict", **body), "bad-request")
+
+
+@pytest.mark.parametrize("filename", [b"", b'; filename=""', b"; filename*=UTF-8''p%C3%A4.png"])
+def test_predict_takes_a_file_whatever_its_name(gateway, filename):
+    body = HEAD.replace(b'; filename="a.png"', filename) + png("red") + END
+    answer = gateway.post("/predict", data=body, content_type="multipart/form-data; boundary=X")
+    assert answer.json["red"] == 255
 
 
 @pytest.mark.parametrize(
@@ -174,10 +201,10 @@ def test_predict_answers_any_noise_in_a_form_with_400(gateway, pieces):
 def test_uploaded_files_are_whole_and_in_memory_once(gateway):
     contents = [os.urandom(MAX_BYTES - 1), os.urandom(MAX_BYTES)]
     environ = EnvironBuilder("/predict", method="POST", **files(*contents)).get_environ()
-    with gateway.application.request_context(environ):
+    with gateway.application.request_context(environ), HeldBytes() as held:
         tracemalloc.start()
         try:
-            found = uploaded_files()
+            found = uploaded_files(held)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -185,7 +212,52 @@ def test_uploaded_files_are_whole_and_in_memory_once(gateway):
     assert peak < 1.3 * 2 * MAX_BYTES
 
 
-@pytest.mark.parametrize("sizes", [[MAX_BYTES + 1], [MAX_BYTES] * 3], ids=["a file", "a request"])
-def test_predict_refuses_too_many_bytes(gateway, sizes):
-    answer = gateway.post("/predict", **files(*map(bytes, sizes)))
-    problem_in(answer, "too-large")
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(files(bytes(MAX_BYTES + 1)), id="a file"),
+        pytest.param(files(*[bytes(MAX_BYTES)] * 3), id="a request"),
+        pytest.param({"data": bytes(MAX_BYTES + 1), "content_type": "image/png"}, id="a body"),
+    ],
+)
+def test_predict_refuses_too_many_bytes(gateway, body):
+    assert "10 MB" in problem_in(gateway.post("/predict", **body), "too-large")
+
+
+# What all requests hold
+
+
+def test_add_counts_until_the_last_user_has_left():
+    one, other = HeldBytes(), HeldBytes()
+    with other:
+        with one:
+            with one:  # a download
+                assert one.add(MAX_HELD - 5) == MAX_HELD - 5
+            assert other.add(5) == 5
+            with pytest.raises(BusyError):
+                other.add(1)
+        other.add(MAX_HELD)  # alone, it gets what it needs
+        with one, pytest.raises(BusyError):
+            one.add(1)
+    assert HeldBytes.in_process == 0
+
+
+@pytest.mark.parametrize("way", ["form", "body", "url"])
+def test_predict_reads_no_more_than_all_requests_may_hold(make_app, picture_server, way):
+    folder, address = picture_server
+    picture = bytes(MAX_BYTES)
+    (folder / "large.png").write_bytes(picture)
+    gateway = make_app(ALLOWED_ORIGINS=f"{address}/").test_client()
+    with HeldBytes() as other:
+        other.add(MAX_HELD - 2**20)
+        if way == "form":
+            answer = gateway.post("/predict", **files(picture))
+        elif way == "body":
+            answer = gateway.post("/predict", data=picture, content_type="image/png")
+        else:
+            answer = gateway.post("/predict", json={"urls": [f"{address}/large.png"] * 2})
+        problem_in(answer, "busy")
+    while HeldBytes.in_process:  # a download that has not ended
+        time.sleep(0.01)
+    assert gateway.post("/predict", **files(png())).status_code == 200
+    assert HeldBytes.in_process == 0

@@ -42,8 +42,12 @@ def test_lesson_follows_the_template(lesson):
 
 def test_links_of_a_lesson_lead_somewhere(lesson):
     for cell in cells(lesson, "markdown"):
-        for target in re.findall(r"\]\(([^)#]+)\)", source(cell)):
+        for target, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", source(cell)):
             assert target.startswith("http") or (lesson.parent / target).exists(), target
+            if anchor and target.endswith(".md"):
+                headings = re.findall(r"^#+ (.+)", (lesson.parent / target).read_text(), re.M)
+                anchors = [text.replace(" ", "-").lower() for text in headings]
+                assert anchor in anchors, f"{target}#{anchor}"
 
 
 def test_lesson_has_one_cell_of_parameters_with_comments(lesson):

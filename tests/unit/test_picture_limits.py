@@ -3,6 +3,8 @@
 import random
 import struct
 import time
+import tracemalloc
+import zlib
 
 import pytest
 from PIL import Image
@@ -22,10 +24,20 @@ def read(data: bytes) -> Image.Image:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "known kind"),
-        (b"<!doctype html>", "known kind"),
-        (encoded(Image.new("RGB", (9, 9)), "TIFF"), "known kind"),
-        *[(encoded(noise("RGB", (90, 90)), kind)[:-900], "whole picture") for kind in MAX_PIXELS],
+        (b"", "the file is empty"),
+        (b"what is this?", "not a picture of a known kind"),
+        (b"\n<!doctype html><svg>", "a web page: give the address of the picture"),
+        (b'<?xml version="1.0"?><html>', "a web page"),
+        (b'<?xml version="1.0"?>\n<svg>', "an SVG drawing"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, .* save it as JPEG"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "an AVIF picture"),
+        (encoded(Image.new("RGB", (9, 9)), "AVIF"), "an AVIF picture, .* save it as JPEG"),
+        (encoded(Image.new("RGB", (9, 9)), "TIFF"), "a TIFF picture"),
+        *[(encoded(noise("RGB", (90, 90)), kind)[:-900], "cut off: send") for kind in MAX_PIXELS],
+        *[(encoded(noise("RGB", (90, 90)), kind)[:20], "cut off: send") for kind in MAX_PIXELS],
+        (encoded(Image.new("CMYK", (4473, 4473)), "JPEG"), "at most 20 million"),
         (bytes(MAX_BYTES + 1), "larger than 10 MB"),
         (encoded(Image.new("1", (5001, 5000))), "5001 x 5000 pixels: send at most 25 million"),
         (encoded(Image.new("1", (12_001, 1))), "12001 x 1 pixels: .* 12000 a side"),
@@ -79,6 +91,7 @@ def in_pieces(kind: str, place: int | None, piece: bytes) -> bytes:
         pytest.param("JPEG", 2, b"\xff\xfe\0\2", id="JPEG of comments"),
         pytest.param("JPEG", 2, b"\xff", id="JPEG of filling"),
         pytest.param("JPEG", -2, b"\xff\xfe\0\2", id="JPEG of comments behind its first scan"),
+        pytest.param("JPEG", 2, b"\xff\xe1\1\0Exif\0\0" + bytes(248), id="JPEG of EXIF"),
         pytest.param("PNG", 33, chunk(b"teST"), id="PNG of chunks"),
         pytest.param("PNG", 33, chunk(b"IDAT"), id="PNG of data"),
         pytest.param("GIF", None, b"\x21\xfe\1a\0", id="GIF of comments"),
@@ -90,6 +103,23 @@ def test_open_and_decode_refuse_a_million_pieces_soon(kind, place, piece):
     with pytest.raises(ImageError, match="too many pieces"):
         read(data)
     assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize("head", [b"k\0", b"k\0\0\0\0\0"], ids=["compressed", "international"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP"])
+def test_decode_skips_text_in_a_png(kind, head):
+    """Text of 2 MB, which Pillow refuses, and 60 of 1 MB, which it keeps until the answer."""
+    plain = encoded(noise("RGB", (9, 9)))
+    for size, times in (2 * 2**20, 1), (2**20 - 1, 60):
+        text = chunk(kind, head + zlib.compress(bytes(size)))
+        data = plain[:33] + text * times + plain[33:-12] + text * times + plain[-12:]
+        tracemalloc.start()
+        try:
+            assert read(data).size == (9, 9)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 500_000
 
 
 @pytest.mark.parametrize("kind", MAX_PIXELS)

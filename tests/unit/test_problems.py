@@ -5,7 +5,6 @@ import pytest
 
 from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS
-from gateway.problems import KINDS
 from tests.app_client import files, problem_in
 from tests.fake_model import FakeModel, serve
 from tests.pictures import png
@@ -67,9 +66,3 @@ def test_problem_is_the_form_of_what_flask_refuses(gateway, method, path, status
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     assert answer.json.keys() == {"type", "title", "status", "detail"}
     assert (answer.headers.get("Allow") is not None) == (status == 405)
-
-
-def test_kinds_tell_who_can_fix_them_as_their_status_does():
-    for kind in KINDS.values():
-        assert kind.client_can_fix == (kind.status < 500)
-        assert (kind.retry_after is not None) == (kind.status == 503)

@@ -2,10 +2,16 @@
 
 import io
 import json
+import re
+import socket
+from functools import partial
+from unittest import mock
 
 import grpc
 import pytest
+from gunicorn.http.errors import InvalidChunkSize
 
+from gateway.errors import MAX_REQUEST
 from gateway.operations.logs import JsonFormatter, choose_id
 from gateway.operations.service import create_service
 from tests.app_client import files, problem_in
@@ -13,12 +19,21 @@ from tests.pictures import png
 
 
 @pytest.fixture
-def service(fake_model, contract_file, picture_server):
-    """The whole gateway, without gunicorn."""
+def make_service(fake_model, contract_file, picture_server):
+    """A function that makes the whole gateway, without gunicorn, from further settings."""
     origins = f"{picture_server[1]}/"
-    return create_service(
-        MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file, ALLOWED_ORIGINS=origins
+    return partial(
+        create_service,
+        MODEL_ADDRESS=fake_model[1],
+        CONTRACT=contract_file,
+        ALLOWED_ORIGINS=origins,
     )
+
+
+@pytest.fixture
+def service(make_service):
+    """The whole gateway, with no further settings."""
+    return make_service()
 
 
 @pytest.fixture
@@ -91,14 +106,20 @@ def test_metrics_count_requests_under_few_paths(service):
     assert metric(service, "process_open_fds") > 0
 
 
-def test_metrics_count_rejections_by_the_problems_type(service, fake_model):
+def test_metrics_count_rejections_by_the_problems_type(service, fake_model, picture_server):
     ask(service, "/predict", method="POST", json={"url": "http://127.0.0.1:1/"})
+    ask(service, "/predict", method="POST", json={"url": f"{picture_server[1]}/no.png"})
+    with mock.patch("socket.getaddrinfo", side_effect=socket.gaierror(socket.EAI_AGAIN, "")):
+        ask(service, "/predict", method="POST", json={"url": "http://a.example/"})
     ask(service, "/predict", method="POST", json={})
     predict(service, b"no picture")
     predict(service)
     fake_model[0].failure = grpc.StatusCode.DEADLINE_EXCEEDED
     predict(service)
-    for reason in ("blocked-address", "bad-request", "bad-picture", "out-of-time"):
+    for reason in (
+        *("blocked-address", "remote-status", "lookup-failed"),
+        *("bad-request", "bad-picture", "out-of-time"),
+    ):
         assert metric(service, "gateway_rejected_total", reason=reason) == 1
 
 
@@ -125,6 +146,64 @@ def test_body_that_ends_too_soon_is_a_slow_request(service, lines):
     )
     problem_in(answer, "slow-request")
     assert lines()[0]["reason"] == "slow-request"
+
+
+def test_malformed_chunked_body_is_a_bad_request_without_a_traceback(service, lines):
+    class Malformed(io.BytesIO):
+        def readinto(self, *_):
+            raise InvalidChunkSize(b"x")
+
+        read = readinto
+
+    answer = ask(
+        service,
+        "/predict",
+        method="POST",
+        input_stream=Malformed(),
+        content_type="image/png",
+        environ_overrides={"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True},
+    )
+    assert "chunk size" in problem_in(answer, "bad-request")
+    [line] = lines()
+    assert "exception" not in line
+
+
+@pytest.mark.parametrize(
+    ("headers", "size", "name", "words"),
+    [
+        ({}, 25 * 2**20, "too-large", f"{MAX_REQUEST >> 20} MB"),
+        ({"Content-Encoding": "gzip"}, 2**20, "unknown-content-type", "without Content-Encoding"),
+        ({"Content-Encoding": "gzip"}, 9, "unknown-content-type", "without Content-Encoding"),
+    ],
+)
+def test_refused_body_is_read_so_that_the_client_sees_why(service, headers, size, name, words):
+    body = io.BytesIO(bytes(size))
+    options = {"input_stream": body, "content_length": size, "content_type": "image/png"}
+    answer = ask(service, "/predict", method="POST", headers=headers, **options)
+    assert words in problem_in(answer, name)
+    assert body.tell() == size
+    assert metric(service, "gateway_rejected_total", reason=name) == 1
+
+
+@pytest.mark.parametrize(("proxies", "caller"), [(0, "127.0.0.1"), (1, "9.9.9.9"), (2, "8.8.8.8")])
+def test_caller_is_whom_the_proxies_name(make_service, lines, proxies, caller):
+    forwarded = {"X-Forwarded-For": "7.7.7.7, 8.8.8.8, 9.9.9.9", "X-Forwarded-Host": "a, b"}
+    ask(make_service(PROXIES=proxies), "/", headers=forwarded)
+    assert lines()[0]["caller"] == caller
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_page_has_relative_addresses_and_headers_for_browsers(service, path):
+    page = ask(service, path)
+    assert 'href="static/page.css"' in page.text
+    assert not re.search(r"""(href|src|action)=["']/""", page.text)
+    assert "frame-ancestors 'self'" in page.headers["Content-Security-Policy"]
+    for name, value in {
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }.items():
+        assert page.headers[name] == value
 
 
 def test_request_over_the_limit_is_logged_and_told_when_to_come_back(service, lines):

@@ -33,6 +33,8 @@ def test_read_settings_turns_text_into_numbers(environment):
         ("REQUEST_TIMEOUT", ["8", "0.5"], ["", "soon", "0", "-1", "nan", "inf"]),
         ("MODEL_TIMEOUT", ["3"], ["3s"]),
         ("ALLOWED_ORIGINS", ["", "http://127.0.0.1:8081/,https://b.example/"], ["http://b.example"]),
+        ("USER_AGENT", ["me/1 (me@example.com)"], ["", "ü"]),
+        ("PROXIES", ["0", "2"], ["-1", "one"]),
         ("THREADS", ["3", "18"], ["2", "1.5", "many", "1000"]),
         ("LOG_LEVEL", ["info", "WARNING"], ["", "loud"]),
         ("CONTRACT", [], ["nowhere.json"]),

@@ -1,13 +1,16 @@
 """gateway/operations/worker: gunicorn's bookkeeping stays right, and slow clients are cut off."""
 
+import json
 import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, LimitRequestLine
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from gateway.operations.worker import Worker
@@ -18,7 +21,7 @@ def worker(monkeypatch):
     """A worker that listens to nothing and serves nothing."""
     config = Config()
     config.set("threads", 2)
-    worker = Worker(1, 1, [], SimpleNamespace(), 30, config, SimpleNamespace(debug=print))
+    worker = Worker(1, 1, [], SimpleNamespace(), 30, config, Mock())
     monkeypatch.setattr("gunicorn.workers.base.Worker.init_process", lambda self: None)
     monkeypatch.setattr(ThreadWorker, "notify", lambda self: None)
     worker.init_process()
@@ -91,6 +94,54 @@ def test_notify_stops_reading_from_an_overdue_client(worker, connection, monkeyp
     assert worker._overdue == {}
     conn.sock.sendall(b"answer")  # the answer can still be sent
     assert client.recv(9) == b"answer"
+
+
+def test_notify_stops_writing_to_a_client_that_does_not_read(worker, connection, monkeypatch):
+    conn, _ = connection
+    monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: conn.sock.sendall(bytes(10**8)))
+    monkeypatch.setattr("gateway.operations.worker.TO_TAKE", 0.2)
+    conn.sock.setblocking(True)
+    worker.patience = 0.2
+    with ThreadPoolExecutor() as threads:
+        writing = threads.submit(worker.handle, conn)
+        time.sleep(0.3)
+        worker.notify()
+        time.sleep(0.2)
+        assert not writing.done()  # it may take its time with the answer
+        worker.notify()
+        with pytest.raises(BrokenPipeError):
+            writing.result(2)
+
+
+def test_enqueue_req_gives_silent_connections_no_thread(worker, connection, monkeypatch):
+    conn, client = connection
+    handled = []
+    monkeypatch.setattr(worker, "handle", handled.append)
+    worker.enqueue_req(conn)
+    assert list(worker.pending_conns) == [conn]
+    client.sendall(b"G")
+    worker.wait_for_and_dispatch_events(timeout=2)
+    worker.tpool.shutdown()
+    assert handled == [conn]
+    assert not worker.pending_conns
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InvalidRequestLine("x"), 400),
+        (LimitRequestLine(9000, 4094), 414),
+        (LimitRequestHeaders("limit request headers fields size"), 431),
+    ],
+)
+def test_handle_error_answers_with_a_problem(worker, connection, error, status):
+    conn, client = connection
+    worker.handle_error(None, conn.sock, conn.client, error)
+    head, _, body = client.recv(9999).decode().partition("\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert "Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
+    assert json.loads(body)["detail"]
 
 
 def test_handle_answers_what_follows_at_once_but_not_forever(worker, connection, monkeypatch):

@@ -4,20 +4,32 @@ import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 from tutorial.services import ROOT
 
-WORKFLOW = ROOT / ".github/workflows/ci.yml"
+FOLDER = ROOT / ".github/workflows"
+WORKFLOW = FOLDER / "ci.yml"
 
 
-def test_workflow_fits_githubs_schema():
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
-    subprocess.run([*command, "vendor.github-workflows", WORKFLOW], check=True)
+@pytest.mark.parametrize("kind, folder", [("workflows", ""), ("issue-forms", "../ISSUE_TEMPLATE")])
+def test_workflows_and_issue_forms_fit_githubs_schemas(kind, folder):
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        f"vendor.github-{kind}",
+    ]
+    files = [*(FOLDER / folder).glob("*.yml")]
+    assert files
+    subprocess.run([*command, *files], check=True)
 
 
-def test_actions_are_pinned_and_may_read_only():
-    text = WORKFLOW.read_text()
+@pytest.mark.parametrize("name", ["ci.yml", "pages.yml"])
+def test_actions_are_pinned_and_may_read_only(name):
+    text = (FOLDER / name).read_text()
     used = re.findall(r"uses: (\S+)", text)
     assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
