@@ -12,6 +12,7 @@ Lesson 01 calls these functions in this order:
 `model_folder.publish` then moves the result to models/ and writes its contract.
 """
 
+import inspect
 import json
 import keyword
 import os
@@ -23,25 +24,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from keras.src.applications import convnext
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-from tf_keras.src.applications import convnext as convnext2
 
 from tutorial import TutorialError
 from tutorial.sources import EXPORT, check_code, model_format, read_config
 
 KerasModel = keras.Model | tf_keras.Model
 
-FAMILY_LAYERS = {  # layers of keras.applications that the Kerases do not find again
-    keras: {each.__name__: each for each in (convnext.LayerScale, convnext.StochasticDepth)},
-    tf_keras: {each.__name__: each for each in (convnext2.LayerScale, convnext2.StochasticDepth)},
-}
 UINT8_SIGNATURE = "serving_uint8"
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
@@ -53,13 +49,21 @@ FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
     r'{"module": "builtins", "class_name": "function", "config": "(\w+)",'
     r' "registered_name": "function"}'
 )
+OPERATION = re.compile(  # as Keras 3 writes it to .h5 files: unlike a layer, it cannot be trained
+    r'"class_name": "(?!InputLayer|DTypePolicy)(\w+)", "config": {"name": "[^"]+"(?!, "trainable")'
+)
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
 SCALING_OPERATIONS = (
     *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
     *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
     *("tf.nn.bias_add", "tf.__operators__.add"),
 )
-KINDS = {"linear": "logits", "softmax": "probabilities", "sigmoid": "independent"}
+KINDS = {  # of scores, by the operation that gives them
+    "Softmax": "probabilities",
+    "Sigmoid": "independent",
+    **dict.fromkeys(("BiasAdd", "MatMul", "LogSoftmax"), "logits"),
+}
+UNCHANGED = ("Identity", "IdentityN", "Cast", "Reshape", "Squeeze")  # operations after that
 PASSING = (  # layers and operations that leave the pixels' values, or come in training only
     *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
     *("GetItem", "Stack", "SlicingOp"),
@@ -130,7 +134,7 @@ def load_model(
     check_code(path, trusted)
     try:
         reader = tf_keras if keras_version(path).startswith("2.") else keras
-        objects = FAMILY_LAYERS[reader] | _objects_in(custom_objects)
+        objects = family_layers(reader) | _objects_in(custom_objects)
         config, functions = FUNCTION.subn(r'"\1"', read_config(path))
         if custom_objects and functions and reader is tf_keras and model_format(path) == ".h5":
             model = tf_keras.models.model_from_json(config, objects)
@@ -148,6 +152,13 @@ def load_model(
     except TutorialError:
         raise
     except Exception as error:
+        operation = model_format(path) == ".h5" and OPERATION.search(read_config(path))
+        if operation and not keras_version(path).startswith("2."):
+            raise TutorialError(
+                f"{path} has the operation {operation[1]}, which Keras 3 cannot read from a .h5"
+                " file. Save the model with model.save('model.keras') where you trained it, then"
+                " set MODEL=model.keras"
+            ) from error
         if unknown := UNKNOWN_OBJECT.search(str(error)):
             raise TutorialError(
                 f"{path} uses {unknown[1]}, which is not part of Keras. {EXPORT}. Or set"
@@ -156,6 +167,12 @@ def load_model(
         raise TutorialError(
             f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
         ) from error
+
+
+def family_layers(reader: ModuleType) -> dict[str, type]:
+    """Return layers of keras.applications that `reader`, a Keras, does not find again."""
+    module = inspect.getmodule(reader.applications.ConvNeXtTiny)
+    return {name: getattr(module, name) for name in ("LayerScale", "StochasticDepth")}
 
 
 def _objects_in(path: str) -> dict[str, object]:
@@ -255,7 +272,10 @@ def float_signature(
 
 
 def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the model's outputs by name, as float32, for `images` (N, height, width, colours)."""
+    """Return the model's outputs by name, as float32, for `images` (N, height, width, colours).
+
+    Sides of one pixel are removed: (N, 1, 1, labels) becomes (N, labels).
+    """
     wanted = model.inputs[0]
     if _channels_first(wanted.shape):
         images = tf.transpose(images, [0, 3, 1, 2])
@@ -263,18 +283,31 @@ def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str
     images = tf.cast(tf.round(images) if dtype.is_integer else images, dtype)
     result = model(images, training=False)
     if isinstance(result, (list, tuple)):
-        outputs = list(zip(model.output_names, result, strict=True))
+        outputs = list(zip(model.output_names, result, strict=False))
     elif isinstance(result, dict):
-        outputs = [(key, scores) for key, scores in result.items() if scores.dtype != tf.string]
+        outputs = list(result.items())
     else:
         outputs = [(model.layers[-1].name, result)]
+    if any(isinstance(scores, (list, tuple, dict)) for _, scores in outputs):
+        raise TutorialError(
+            "the model's outputs are lists or dicts inside another one. Build a model around it"
+            " that has the one you want, and save that"
+        )
+    outputs = [(name, scores) for name, scores in outputs if scores.dtype != tf.string]
     names = [_legal_name(name) for name, _ in outputs]
     if len(set(names)) < len(names):
         raise TutorialError(
             f"two outputs have the same name: {', '.join(names)}. Build a model around it that has"
             " the one you want, and save that"
         )
-    return {name: tf.cast(scores, tf.float32) for name, scores in outputs}
+    return {name: _flat(tf.cast(scores, tf.float32)) for name, scores in outputs}
+
+
+def _flat(scores: tf.Tensor) -> tf.Tensor:
+    if not scores.shape.rank or scores.shape.rank < 3:
+        return scores
+    sides = [side for side in scores.shape[1:] if side != 1] or [1]
+    return tf.reshape(scores, (-1, *sides)) if len(sides) == 1 and sides[0] else scores
 
 
 def _channels_first(shape: tuple[int | None, ...]) -> bool:
@@ -385,6 +418,11 @@ def read_signature(
     fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
     if len(labels) == 2 and not fitting:
         fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
+    if unknown := [key for key, spec in outputs if spec.shape.rank is None and not fitting]:
+        raise TutorialError(
+            f"the SavedModel does not say the shape of its output {unknown[0]}. Set it where you"
+            f" export the model: tf.ensure_shape({unknown[0]}, (None, {len(labels)}))"
+        )
     if all(len(shape) != 2 for shape in shapes.values()):
         raise TutorialError(
             f"the model is no classifier, which gives one score a label: its outputs are {shapes}."
@@ -400,10 +438,19 @@ def read_signature(
     return SavedSignature(function, name, dtype, input_name, shape, fitting[0], width)
 
 
-def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -> np.ndarray:
-    """Return the scores of random images; raise TutorialError if `model` gives other scores."""
-    random = np.random.default_rng(0)
-    images = random.uniform(-1, 1, (IMAGES, *signature.image_shape)).astype("float32")
+def random_pixels(signature: SavedSignature) -> np.ndarray:
+    """Return IMAGES pictures as bytes, of the size that the signature takes."""
+    return np.random.default_rng(0).integers(0, 256, (IMAGES, *signature.image_shape), np.uint8)
+
+
+def check_scores(
+    signature: SavedSignature, model: KerasModel | SavedFunction, scale: Callable
+) -> np.ndarray:
+    """Return the scores of random pictures, scaled by `scale`.
+
+    Raises TutorialError if `model` gives other scores, or none.
+    """
+    images = scale(random_pixels(signature).astype("float32"))
     try:
         scores = signature(images)
         found = {_legal_name(key): value for key, value in call_model(model, images).items()}
@@ -412,13 +459,19 @@ def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -
             f"the model does not run with {IMAGES} pictures at once. Build it without a fixed batch"
             " size, and save that"
         ) from error
-    _compare(scores, found[signature.output_name].numpy())
+    expected = found[signature.output_name].numpy()
+    if not np.isfinite(expected).all():
+        raise TutorialError(
+            "the model itself gives NaN or infinity for random pictures. Does model.predict, too?"
+            " Then its training went wrong. If not, check PREPROCESSING"
+        )
+    _compare(scores, expected)
     return scores
 
 
 def check_uint8_scores(uint8: SavedSignature, signature: SavedSignature, scale: Callable) -> None:
     """Raise TutorialError if both signatures do not give the same scores for the same pixels."""
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *uint8.image_shape), np.uint8)
+    pixels = random_pixels(uint8)
     _compare(uint8(pixels), signature(scale(pixels.astype("float32"))))
 
 
@@ -460,17 +513,23 @@ def _compare(scores: np.ndarray, expected: np.ndarray) -> None:
         raise TutorialError(f"the conversion changed the scores by up to {difference.max():.2g}")
 
 
-def kind_of_scores(
-    signature: SavedSignature, model: KerasModel | SavedFunction | None, labels: list[str]
-) -> str:
+def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "") -> str:
     """Return how the scores are to be read: "probabilities", "independent" or "logits".
 
-    Probabilities add up to 1 in each row. Independent scores, of sigmoids, stay between 0 and 1
-    even for images with values far from those of training, where logits do not.
+    The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
+    any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
 
-    Raises TutorialError for one output that says nothing about its label.
+    Raises TutorialError where that does not help and nothing is `chosen`, where something else is
+    chosen, and for one output that says nothing about its label.
     """
-    kind = _kind_of_scores(signature, model)
+    kind = KINDS.get(last_operation(signature)) or _kind_of_values(signature) or chosen
+    if not kind:
+        raise TutorialError(
+            "the model does not show what its scores mean: set SCORES=independent if each is a"
+            " probability of its own, or SCORES=logits if a softmax is still to come"
+        )
+    if chosen not in ("", kind):
+        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}")
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -482,18 +541,37 @@ def kind_of_scores(
     return kind
 
 
-def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
-    last = getattr(model, "operations", getattr(model, "layers", [None]))[-1]
-    alone = len(getattr(model, "outputs", None) or []) == 1
-    if alone and type(last).__name__ == "Dense" and last.activation.__name__ in KINDS:
-        return KINDS[last.activation.__name__]
+def last_operation(signature: SavedSignature) -> str:
+    """Return the type of the operation that computes the scores, for example "Softmax"."""
+    function = signature.function
+    graph = function.graph.as_graph_def()
+    bodies = {body.signature.name: body for body in graph.library.function}
+    nodes = {node.name: node for node in graph.node}
+    tensor = function.outputs[sorted(function.structured_outputs).index(signature.output_name)].name
+    while True:
+        name, _, place = tensor.partition(":")  # "name", "name:1" or, in a function, "name:y:1"
+        number = int(place.rpartition(":")[2] or 0)
+        node = nodes.get(name)
+        if node is None:  # the input
+            return ""
+        if node.op.endswith("PartitionedCall"):
+            body = bodies[node.attr["f"].func.name]
+            nodes = {each.name: each for each in body.node_def}
+            tensor = body.ret[body.signature.output_arg[number].name]
+        elif node.op in UNCHANGED:
+            tensor = node.input[number]
+        else:
+            return node.op
+
+
+def _kind_of_values(signature: SavedSignature) -> str:
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
-    scales = [1, 10, 1e3, 1e5]
+    scales = [1, 10, 1e3, 1e5]  # far from the values of training, too
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])
     scores = scores[np.isfinite(scores).all(axis=1)]
-    if not ((scores >= 0) & (scores <= 1)).all():
+    if scores.min(initial=0) < -1e-3 or scores.max(initial=1) > 1 + 1e-3:
         return "logits"
-    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else "independent"
+    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else ""
 
 
 def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]) -> Path:

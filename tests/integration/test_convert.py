@@ -65,10 +65,10 @@ def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model,
     signature = convert.read_signature(saved[0], "serving_default", LABELS)
     assert (signature.input_name, signature.output_name) == ("photo", "animal")
     assert (signature.image_shape, signature.dtype) == ((8, 8, 3), "float32")
-    scores = convert.check_scores(signature, model)
+    scores = convert.check_scores(signature, model, scaling("xception"))
     assert scores.shape == (convert.IMAGES, 3)
     convert.check_as_served(saved[1], signature)
-    assert convert.kind_of_scores(signature, model, LABELS) == "probabilities"
+    assert convert.kind_of_scores(signature, LABELS) == "probabilities"
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     convert.check_uint8_scores(uint8, signature, scaling("xception"))
 
@@ -77,7 +77,7 @@ def test_other_scores_are_noticed(saved):
     signature = convert.read_signature(saved[0], "serving_default", LABELS)
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     with pytest.raises(TutorialError, match="changed the scores by up to 0"):
-        convert.check_scores(signature, make_model(tf_keras, activation=None))
+        convert.check_scores(signature, make_model(tf_keras, activation=None), scaling("xception"))
     with pytest.raises(TutorialError, match="changed the scores by up to 0"):
         convert.check_uint8_scores(uint8, signature, scaling("unit"))
 
@@ -283,30 +283,57 @@ def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
         convert.open_saved_model(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("activation", "kind"),
-    [("softmax", "probabilities"), ("sigmoid", "independent"), (None, "logits")],
-)
-def test_kind_of_scores(activation, kind):
-    model = make_model(tf_keras, activation)
-    signature = convert.SavedSignature(
-        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 3
-    )
-    assert convert.kind_of_scores(signature, model, LABELS) == kind
-    assert convert.kind_of_scores(signature, None, LABELS) == kind
+def averaged(activation):
+    """Return a model that ends in the mean of two layers."""
+    one, other = (make_model(tf_keras, activation) for _ in range(2))
+    image = tf_keras.layers.Input((8, 8, 3))
+    mean = tf_keras.layers.Average(name="animal")([one(image), other(image)])
+    return tf_keras.Model(image, mean)
+
+
+def squeezed():
+    """Return a model whose scores are logits, and always between 0 and 1."""
+    model = make_model(keras, None)
+    normal = keras.layers.LayerNormalization()(model.outputs[0])
+    return keras.Model(model.inputs, keras.layers.Rescaling(0.01, 0.5)(normal))
+
+
+def signature_of(model, folder, labels=LABELS):
+    """Return the signature of the model as a SavedModel."""
+    convert.save_model(model, {"serve": convert.float_signature(model)}, folder / "saved")
+    functions, _ = convert.open_saved_model(folder / "saved")
+    return convert.read_signature(functions, "serve", labels)
 
 
 @pytest.mark.parametrize(
-    ("activation", "labels", "words"),
-    [("softmax", ["a", "b"], "always 1: train a sigmoid"), (None, ["a"], "LABELS=other,a")],
+    ("make", "chosen", "kind"),
+    [
+        (lambda: make_model(tf_keras, "softmax"), "", "probabilities"),
+        (lambda: make_model(keras, "sigmoid"), "", "independent"),
+        (lambda: make_model(keras, None), "", "logits"),
+        (lambda: averaged("softmax"), "", "probabilities"),
+        (lambda: averaged(None), "", "logits"),
+        (lambda: averaged("sigmoid"), "independent", "independent"),
+        (squeezed, "logits", "logits"),
+    ],
 )
-def test_one_output_that_says_nothing_about_its_label_is_refused(activation, labels, words):
-    model = make_model(tf_keras, activation, units=1)
-    signature = convert.SavedSignature(
-        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 1
-    )
+def test_kind_of_scores(make, chosen, kind, tmp_path):
+    assert convert.kind_of_scores(signature_of(make(), tmp_path), LABELS, chosen) == kind
+
+
+@pytest.mark.parametrize(
+    ("make", "labels", "chosen", "words"),
+    [
+        (lambda: make_model(keras, "softmax", 1), ["a", "b"], "", "always 1: train a sigmoid"),
+        (lambda: make_model(keras, None, 1), ["a"], "", "LABELS=other,a"),
+        (squeezed, LABELS, "", "set SCORES=independent if .*, or SCORES=logits"),
+        (lambda: make_model(keras, None), LABELS, "independent", "wrong: this model gives logits"),
+    ],
+)
+def test_scores_that_do_not_say_what_they_mean_are_refused(make, labels, chosen, words, tmp_path):
+    signature = signature_of(make(), tmp_path, labels)
     with pytest.raises(TutorialError, match=words):
-        convert.kind_of_scores(signature, model, labels)
+        convert.kind_of_scores(signature, labels, chosen)
 
 
 def test_the_warmup_file_has_a_request_for_each_signature(saved):
