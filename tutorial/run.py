@@ -154,7 +154,8 @@ def convert(model: str = "", **settings: str) -> str:
 def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) -> str:
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
-    code = [path.read_bytes() for path in (NOTEBOOK, ROOT / "tutorial/convert.py")]
+    files = (NOTEBOOK, ROOT / "tutorial/convert.py", ROOT / "tutorial/read_model.py")
+    code = [path.read_bytes() for path in files]
     facts = {
         "parameters": parameters,
         "labels": labels,

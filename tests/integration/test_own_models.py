@@ -20,7 +20,7 @@ import tf_keras
 
 from gateway.app import create_app
 from tests.pictures import encoded, noise
-from tutorial import TutorialError, convert, services
+from tutorial import TutorialError, read_model, services
 from tutorial.notebooks import run_cells
 from tutorial.processes import free_port
 
@@ -439,7 +439,7 @@ FIRST = {  # what a model does with pixels first -> whether it scales them
 @pytest.mark.parametrize("name", FIRST)
 def test_only_a_model_that_scales_bytes_needs_no_preprocessing(name):
     reader, first, scales = FIRST[name]
-    assert convert.scales_its_input(classifier(reader, first=first)) == scales
+    assert read_model.scales_its_input(classifier(reader, first=first)) == scales
 
 
 def alike() -> Case:
@@ -530,9 +530,9 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
 def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
-    own = convert.family_layers(reader)
+    own = read_model.family_layers(reader)
     model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
     model.save(tmp_path / f"model{ending}")
-    loaded = convert.load_model(tmp_path / f"model{ending}")
+    loaded = read_model.load_model(tmp_path / f"model{ending}")
     images = np.ones((1, *SIZE, 3), np.float32)
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)

@@ -30,7 +30,8 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
     (tmp_path / "tutorial").mkdir()
-    (tmp_path / "tutorial/convert.py").write_text("code")
+    for name in ("convert.py", "read_model.py"):
+        (tmp_path / "tutorial" / name).write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run, "execute", execute)
