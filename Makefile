@@ -6,7 +6,7 @@ READY := .venv/.installed build/stubs/.made
 
 # These reach the command through the environment as they were typed. On a command line, make would
 # expand a $ in them, and the shell would take the quotes.
-SETTINGS := MODEL LABELS MODEL_NAME PREPROCESSING RESIZE SIZE SIGNATURE OUTPUT CUSTOM_OBJECTS TRUSTED
+SETTINGS := MODEL LABELS MODEL_NAME PREPROCESSING RESIZE SIZE SIGNATURE OUTPUT SCORES CUSTOM_OBJECTS TRUSTED
 $(foreach name,$(SETTINGS),$(eval run: override export $(name) := $$(value $(name))))
 GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697

@@ -1,70 +1,42 @@
-"""Convert a Keras file into the folder that TensorFlow Serving serves.
+"""Convert a model into the folder that TensorFlow Serving serves.
 
-Lesson 01 calls these functions in this order:
+`read_model.load_model` has read it. Lesson 01 calls these functions in this order:
 
-1. `load_model` reads the file.
-2. `float_signature` and `uint8_signature` make the signatures, and `save_model` writes them.
-3. `open_saved_model` and `read_signature` read what was saved.
-4. `check_scores` and `check_uint8_scores` compare its scores with those of the Keras model, and
+1. `float_signature` and `uint8_signature` make the signatures, and `save_model` writes them.
+2. `read_signature` reads what was saved.
+3. `check_scores` and `check_uint8_scores` compare its scores with those of the Keras model, and
    `check_as_served` does so the way a server loads it.
+4. `kind_of_scores` finds out what the scores mean.
 5. `write_warmup` adds the requests that the server runs at its start.
 
 `model_folder.publish` then moves the result to models/ and writes its contract.
 """
 
-import json
 import keyword
 import os
 import re
-import runpy
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import keras
 import numpy as np
 import tensorflow as tf
-import tf_keras
-from keras.src.applications import convnext
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-from tf_keras.src.applications import convnext as convnext2
 
 from tutorial import TutorialError
-from tutorial.sources import EXPORT, check_code, model_format, read_config
+from tutorial.read_model import KerasModel, SavedFunction, find_signature, first_line
+from tutorial.sources import EXPORT
 
-KerasModel = keras.Model | tf_keras.Model
-
-FAMILY_LAYERS = {  # layers of keras.applications that the Kerases do not find again
-    keras: {each.__name__: each for each in (convnext.LayerScale, convnext.StochasticDepth)},
-    tf_keras: {each.__name__: each for each in (convnext2.LayerScale, convnext2.StochasticDepth)},
-}
-UINT8_SIGNATURE = "serving_uint8"
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
 IMAGES = 4  # that are compared
-UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
-    r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
-    r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
-)
-FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
-    r'{"module": "builtins", "class_name": "function", "config": "(\w+)",'
-    r' "registered_name": "function"}'
-)
 COLOURS = (1, 3, 4)  # grey, RGB, RGB with transparency
-SCALING_OPERATIONS = (
-    *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
-    *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
-    *("tf.nn.bias_add", "tf.__operators__.add"),
-)
-KINDS = {"linear": "logits", "softmax": "probabilities", "sigmoid": "independent"}
-PASSING = (  # layers and operations that leave the pixels' values, or come in training only
-    *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
-    *("GetItem", "Stack", "SlicingOp"),
-)
-LARGEST = 32  # of a pixel of 255 that a Rescaling or Normalization layer scales
+KINDS = {  # of scores, by the operation that gives them
+    "Softmax": "probabilities",
+    "Sigmoid": "independent",
+    **dict.fromkeys(("BiasAdd", "MatMul", "LogSoftmax"), "logits"),
+}
+UNCHANGED = ("Identity", "IdentityN", "Cast", "Reshape", "Squeeze")  # operations after that
 
 
 @dataclass(frozen=True)
@@ -82,133 +54,6 @@ class SavedSignature:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the scores (N, labels) of `images` (N, height, width, channels)."""
         return self.function(**{self.input_name: tf.constant(images)})[self.output_name].numpy()
-
-
-def keras_version(path: Path) -> str:
-    """Return the version of Keras that wrote a .h5 or .keras file, for example "2.7.0"."""
-    if model_format(path) == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("metadata.json"))["keras_version"]
-    with h5py.File(path) as file:
-        version = file.attrs.get("keras_version", "2.0")  # only old ones write none
-        return version if isinstance(version, str) else version.decode()
-
-
-class SavedFunction:
-    """A signature of a SavedModel, which can be called as a Keras model can."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        """Load the signature `name`. Raises TutorialError if the folder has no such signature."""
-        functions, self.loaded = open_saved_model(folder)
-        self._function = find_signature(functions, name)
-        self.inputs = list(self._function.structured_input_signature[1].values())
-
-    def __call__(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-        """Return the outputs by name."""
-        return self._function(**{self.inputs[0].name: images})
-
-
-def load_model(
-    path: Path, signature: str = "serving_default", *, custom_objects: str = "", trusted: str = ""
-) -> KerasModel | SavedFunction:
-    """Load a Keras file with the Keras that wrote it, or a signature of a SavedModel.
-
-    Args:
-        path: The file or folder.
-        signature: The signature, if it is a SavedModel.
-        custom_objects: The path of a Python file with the model's own layers and functions.
-        trusted: "1" if code in the file may run.
-
-    Raises TutorialError, with what to do, if that fails.
-    """
-    if model_format(path) == "SavedModel":
-        if signature == UINT8_SIGNATURE:
-            raise TutorialError(
-                f"SIGNATURE={signature} is a signature that this conversion adds: choose another"
-            )
-        return SavedFunction(path, signature)
-    check_code(path, trusted)
-    try:
-        reader = tf_keras if keras_version(path).startswith("2.") else keras
-        objects = FAMILY_LAYERS[reader] | _objects_in(custom_objects)
-        config, functions = FUNCTION.subn(r'"\1"', read_config(path))
-        if custom_objects and functions and reader is tf_keras and model_format(path) == ".h5":
-            model = tf_keras.models.model_from_json(config, objects)
-            model.load_weights(path)
-            return model
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder) / f"model{model_format(path)}"  # Keras goes by the ending
-            link.symlink_to(path.resolve())
-            return reader.models.load_model(
-                link,
-                custom_objects=objects,
-                compile=False,  # serving needs no optimizer
-                safe_mode=trusted != "1",
-            )
-    except TutorialError:
-        raise
-    except Exception as error:
-        if unknown := UNKNOWN_OBJECT.search(str(error)):
-            raise TutorialError(
-                f"{path} uses {unknown[1]}, which is not part of Keras. {EXPORT}. Or set"
-                f" CUSTOM_OBJECTS=module.py to a Python file that defines {unknown[1]}"
-            ) from error
-        raise TutorialError(
-            f"{path} cannot be read as a Keras model: {_first_line(error)}. {EXPORT}"
-        ) from error
-
-
-def _objects_in(path: str) -> dict[str, object]:
-    if not path:
-        return {}
-    try:
-        return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
-    except Exception as error:
-        raise TutorialError(
-            f"CUSTOM_OBJECTS={path} fails with {type(error).__name__}: {_first_line(error)}"
-        ) from error
-
-
-def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) -> str:
-    """Return `preprocessing` or, if it is empty and the model scales its input itself, "none".
-
-    Raises TutorialError for another one if the model takes pixels as whole numbers.
-    """
-    dtype = tf.as_dtype(model.inputs[0].dtype)
-    takes_bytes = dtype.is_integer
-    if dtype == tf.int8:
-        raise TutorialError(
-            "the model takes int8, -128 to 127, but pixels are 0 to 255. Build a model around it"
-            " that takes uint8, and save that"
-        )
-    if takes_bytes and preprocessing not in ("", "none"):
-        raise TutorialError(
-            f"the model takes whole numbers, 0 to 255: PREPROCESSING=none, not {preprocessing}"
-        )
-    if not preprocessing and (takes_bytes or scales_its_input(model)):
-        print("the model scales its input itself")
-        return "none"
-    return preprocessing
-
-
-def scales_its_input(model: KerasModel | SavedFunction) -> bool:
-    """Return whether the first layer that changes the pixels' values scales them."""
-    for layer in _layers(model):
-        name = type(layer).__name__
-        if name in ("Rescaling", "Normalization"):
-            factor = layer.scale if name == "Rescaling" else np.asarray(layer.variance) ** -0.5
-            return 255 * np.max(np.abs(factor)) < LARGEST
-        if not name.startswith(PASSING):
-            if name == "TFOpLambda":  # an operation in a tf_keras model
-                return layer.name.startswith(SCALING_OPERATIONS)
-            is_layer = isinstance(layer, (keras.layers.Layer, tf_keras.layers.Layer))
-            return name in SCALING_OPERATIONS and not is_layer
-    return False
-
-
-def _layers(model: object) -> Iterator:
-    for layer in getattr(model, "operations", getattr(model, "layers", [])):
-        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
 
 
 def float_signature(
@@ -249,13 +94,16 @@ def float_signature(
         raise
     except Exception as error:
         raise TutorialError(
-            f"the model does not take pictures of shape {spec.shape[1:]}: {_first_line(error)}"
+            f"the model does not take pictures of shape {spec.shape[1:]}: {first_line(error)}"
         ) from error
     return serving_default
 
 
 def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Return the model's outputs by name, as float32, for `images` (N, height, width, colours)."""
+    """Return the model's outputs by name, as float32, for `images` (N, height, width, colours).
+
+    Sides of one pixel are removed: (N, 1, 1, labels) becomes (N, labels).
+    """
     wanted = model.inputs[0]
     if _channels_first(wanted.shape):
         images = tf.transpose(images, [0, 3, 1, 2])
@@ -263,19 +111,32 @@ def call_model(model: KerasModel | SavedFunction, images: tf.Tensor) -> dict[str
     images = tf.cast(tf.round(images) if dtype.is_integer else images, dtype)
     result = model(images, training=False)
     if isinstance(result, (list, tuple)):
-        outputs = list(zip(model.output_names, result, strict=True))
+        outputs = list(zip(model.output_names, result, strict=False))
     elif isinstance(result, dict):
-        outputs = [(key, scores) for key, scores in result.items() if scores.dtype != tf.string]
+        outputs = list(result.items())
     else:
         names = getattr(model, "output_names", None)  # Keras 3's Sequential has none
         outputs = [(names[0] if names else model.layers[-1].name, result)]
+    if any(isinstance(scores, (list, tuple, dict)) for _, scores in outputs):
+        raise TutorialError(
+            "the model's outputs are lists or dicts inside another one. Build a model around it"
+            " that has the one you want, and save that"
+        )
+    outputs = [(name, scores) for name, scores in outputs if scores.dtype != tf.string]
     names = [_legal_name(name) for name, _ in outputs]
     if len(set(names)) < len(names):
         raise TutorialError(
             f"two outputs have the same name: {', '.join(names)}. Build a model around it that has"
             " the one you want, and save that"
         )
-    return {name: tf.cast(scores, tf.float32) for name, scores in outputs}
+    return {name: _flat(tf.cast(scores, tf.float32)) for name, scores in outputs}
+
+
+def _flat(scores: tf.Tensor) -> tf.Tensor:
+    if not scores.shape.rank or scores.shape.rank < 3:
+        return scores
+    sides = [side for side in scores.shape[1:] if side != 1] or [1]
+    return tf.reshape(scores, (-1, *sides)) if len(sides) == 1 and sides[0] else scores
 
 
 def _channels_first(shape: tuple[int | None, ...]) -> bool:
@@ -348,27 +209,7 @@ def save_model(model: KerasModel | SavedFunction, signatures: dict, folder: Path
     try:
         tf.saved_model.save(weights, folder, signatures=signatures)
     except Exception as error:
-        raise TutorialError(f"the model cannot be saved: {_first_line(error)}") from error
-
-
-def open_saved_model(folder: Path) -> tuple[dict[str, Callable], object]:
-    """Load a SavedModel; return its signatures by name, and what has to stay with them.
-
-    Raises TutorialError if that fails.
-    """
-    try:
-        loaded = tf.saved_model.load(folder, tags=["serve"])
-        return dict(loaded.signatures), loaded
-    except Exception as error:
-        raise TutorialError(f"the SavedModel cannot be read: {_first_line(error)}") from error
-
-
-def find_signature(functions: dict[str, Callable], name: str) -> Callable:
-    """Return the signature `name`. Raises TutorialError, with the names, if there is none."""
-    if name not in functions:
-        found = ", ".join(functions) or "none"
-        raise TutorialError(f"the SavedModel has no signature {name!r}; it has: {found}")
-    return functions[name]
+        raise TutorialError(f"the model cannot be saved: {first_line(error)}") from error
 
 
 def read_signature(
@@ -386,6 +227,11 @@ def read_signature(
     fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
     if len(labels) == 2 and not fitting:
         fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
+    if unknown := [key for key, spec in outputs if spec.shape.rank is None and not fitting]:
+        raise TutorialError(
+            f"the SavedModel does not say the shape of its output {unknown[0]}. Set it where you"
+            f" export the model: tf.ensure_shape({unknown[0]}, (None, {len(labels)}))"
+        )
     if all(len(shape) != 2 for shape in shapes.values()):
         raise TutorialError(
             f"the model is no classifier, which gives one score a label: its outputs are {shapes}."
@@ -401,10 +247,19 @@ def read_signature(
     return SavedSignature(function, name, dtype, input_name, shape, fitting[0], width)
 
 
-def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -> np.ndarray:
-    """Return the scores of random images; raise TutorialError if `model` gives other scores."""
-    random = np.random.default_rng(0)
-    images = random.uniform(-1, 1, (IMAGES, *signature.image_shape)).astype("float32")
+def random_pixels(signature: SavedSignature) -> np.ndarray:
+    """Return IMAGES pictures as bytes, of the size that the signature takes."""
+    return np.random.default_rng(0).integers(0, 256, (IMAGES, *signature.image_shape), np.uint8)
+
+
+def check_scores(
+    signature: SavedSignature, model: KerasModel | SavedFunction, scale: Callable
+) -> np.ndarray:
+    """Return the scores of random pictures, scaled by `scale`.
+
+    Raises TutorialError if `model` gives other scores, or none.
+    """
+    images = scale(random_pixels(signature).astype("float32"))
     try:
         scores = signature(images)
         found = {_legal_name(key): value for key, value in call_model(model, images).items()}
@@ -413,13 +268,19 @@ def check_scores(signature: SavedSignature, model: KerasModel | SavedFunction) -
             f"the model does not run with {IMAGES} pictures at once. Build it without a fixed batch"
             " size, and save that"
         ) from error
-    _compare(scores, found[signature.output_name].numpy())
+    expected = found[signature.output_name].numpy()
+    if not np.isfinite(expected).all():
+        raise TutorialError(
+            "the model itself gives NaN or infinity for random pictures. Does model.predict, too?"
+            " Then its training went wrong. If not, check PREPROCESSING"
+        )
+    _compare(scores, expected)
     return scores
 
 
 def check_uint8_scores(uint8: SavedSignature, signature: SavedSignature, scale: Callable) -> None:
     """Raise TutorialError if both signatures do not give the same scores for the same pixels."""
-    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *uint8.image_shape), np.uint8)
+    pixels = random_pixels(uint8)
     _compare(uint8(pixels), signature(scale(pixels.astype("float32"))))
 
 
@@ -437,7 +298,7 @@ def check_as_served(folder: Path, signature: SavedSignature) -> None:
             scores = session.run(output, {definition.inputs[signature.input_name].name: images})
         except Exception as error:
             raise TutorialError(
-                f"a server cannot run the SavedModel: {_first_line(error)}. {EXPORT}"
+                f"a server cannot run the SavedModel: {first_line(error)}. {EXPORT}"
             ) from error
     _compare(scores, signature(images))
 
@@ -461,17 +322,23 @@ def _compare(scores: np.ndarray, expected: np.ndarray) -> None:
         raise TutorialError(f"the conversion changed the scores by up to {difference.max():.2g}")
 
 
-def kind_of_scores(
-    signature: SavedSignature, model: KerasModel | SavedFunction | None, labels: list[str]
-) -> str:
+def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "") -> str:
     """Return how the scores are to be read: "probabilities", "independent" or "logits".
 
-    Probabilities add up to 1 in each row. Independent scores, of sigmoids, stay between 0 and 1
-    even for images with values far from those of training, where logits do not.
+    The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
+    any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
 
-    Raises TutorialError for one output that says nothing about its label.
+    Raises TutorialError where that does not help and nothing is `chosen`, where something else is
+    chosen, and for one output that says nothing about its label.
     """
-    kind = _kind_of_scores(signature, model)
+    kind = KINDS.get(last_operation(signature)) or _kind_of_values(signature) or chosen
+    if not kind:
+        raise TutorialError(
+            "the model does not show what its scores mean: set SCORES=independent if each is a"
+            " probability of its own, or SCORES=logits if a softmax is still to come"
+        )
+    if chosen not in ("", kind):
+        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}")
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -483,18 +350,37 @@ def kind_of_scores(
     return kind
 
 
-def _kind_of_scores(signature: SavedSignature, model: KerasModel | SavedFunction | None) -> str:
-    last = getattr(model, "operations", getattr(model, "layers", [None]))[-1]
-    alone = len(getattr(model, "outputs", None) or []) == 1
-    if alone and type(last).__name__ == "Dense" and last.activation.__name__ in KINDS:
-        return KINDS[last.activation.__name__]
+def last_operation(signature: SavedSignature) -> str:
+    """Return the type of the operation that computes the scores, for example "Softmax"."""
+    function = signature.function
+    graph = function.graph.as_graph_def()
+    bodies = {body.signature.name: body for body in graph.library.function}
+    nodes = {node.name: node for node in graph.node}
+    tensor = function.outputs[sorted(function.structured_outputs).index(signature.output_name)].name
+    while True:
+        name, _, place = tensor.partition(":")  # "name", "name:1" or, in a function, "name:y:1"
+        number = int(place.rpartition(":")[2] or 0)
+        node = nodes.get(name)
+        if node is None:  # the input
+            return ""
+        if node.op.endswith("PartitionedCall"):
+            body = bodies[node.attr["f"].func.name]
+            nodes = {each.name: each for each in body.node_def}
+            tensor = body.ret[body.signature.output_arg[number].name]
+        elif node.op in UNCHANGED:
+            tensor = node.input[number]
+        else:
+            return node.op
+
+
+def _kind_of_values(signature: SavedSignature) -> str:
     images = np.random.default_rng(0).uniform(-1, 1, (IMAGES, *signature.image_shape))
-    scales = [1, 10, 1e3, 1e5]
+    scales = [1, 10, 1e3, 1e5]  # far from the values of training, too
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])
     scores = scores[np.isfinite(scores).all(axis=1)]
-    if not ((scores >= 0) & (scores <= 1)).all():
+    if scores.min(initial=0) < -1e-3 or scores.max(initial=1) > 1 + 1e-3:
         return "logits"
-    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else "independent"
+    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else ""
 
 
 def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]) -> Path:
@@ -511,10 +397,3 @@ def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
     return path
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error)
-    if bold := re.search(r"\x1b\[1m(.+?)\x1b", text):  # how Keras 3 prints the reason
-        text = bold[1]
-    return text.strip().partition("\n")[0]

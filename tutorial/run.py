@@ -26,13 +26,14 @@ NOTEBOOK = ROOT / "notebooks/01-convert-model.ipynb"
 SAMPLE = Path("starter/samples/t-shirt.jpg")
 SETTINGS = {  # flags, and variables of the environment; parameters of the notebook
     "MODEL": "starter (the default), course, or a model's path",
-    "LABELS": "classes of your own model: cat,dog,bird, or a .txt or .json file",
+    "LABELS": "classes of your own model: cat,dog,bird, or a .txt, .csv or .json file",
     "MODEL_NAME": "the name to serve it under",
     "PREPROCESSING": "how pixels become numbers, see notebook 04",
     "RESIZE": "how pictures were resized in training: nearest, bilinear, bicubic or area",
     "SIZE": "224 or 224x160 (height x width), for a model that takes any size",
     "SIGNATURE": "the signature to serve, of a SavedModel",
     "OUTPUT": "the output to serve, of several",
+    "SCORES": "logits, probabilities or independent, where the model does not show it",
     "CUSTOM_OBJECTS": "a Python file with the model's own layers and functions",
     "TRUSTED": "1 if code in the model's file may run",
 }
@@ -121,7 +122,7 @@ def convert(model: str = "", **settings: str) -> str:
     for key, value in parameters.items():  # the notebook runs in another folder
         is_path = {
             "MODEL": value not in sources.BUNDLED,
-            "LABELS": value.endswith((".txt", ".json")),
+            "LABELS": sources.labels_file(value),
             "CUSTOM_OBJECTS": True,
         }
         if is_path.get(key):
@@ -138,6 +139,12 @@ def convert(model: str = "", **settings: str) -> str:
         done = record.exists() and record.read_text() == fingerprint(source, labels, parameters)
         if not done or parameters["VERSION"] not in versions(folder):
             record.unlink(missing_ok=True)
+            if versions(folder) and parameters["VERSION"] not in versions(folder):
+                print(
+                    f"models/{name} was made from another file, or from this one before it changed:"
+                    f" this is version {parameters['VERSION']}, which servers of {name} load."
+                    " To serve both, set MODEL_NAME to another name"
+                )
             print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
             execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
             record.write_text(fingerprint(source, labels, parameters))
@@ -147,7 +154,8 @@ def convert(model: str = "", **settings: str) -> str:
 def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) -> str:
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
-    code = [path.read_bytes() for path in (NOTEBOOK, ROOT / "tutorial/convert.py")]
+    files = (NOTEBOOK, ROOT / "tutorial/convert.py", ROOT / "tutorial/read_model.py")
+    code = [path.read_bytes() for path in files]
     facts = {
         "parameters": parameters,
         "labels": labels,

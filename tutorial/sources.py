@@ -61,6 +61,11 @@ def model_format(path: Path) -> str:
     if part or path.with_name(f"{path.name}.index").exists() or (path / "checkpoint").exists():
         raise TutorialError(f"{path} is a checkpoint: it has {ONLY_WEIGHTS}")
     if path.is_dir():
+        if (path / "config.json").exists() and (path / "metadata.json").exists():
+            raise TutorialError(
+                f"{path} is an unpacked .keras file: set MODEL to the file it came from, or pack it"
+                f" again, (cd {path} && zip -r ../packed.keras .), and set MODEL to that"
+            )
         inner = sorted(str(each.parent) for each in path.glob("*/saved_model.pb"))
         hint = f"set MODEL={' or MODEL='.join(inner)}" if inner else "set MODEL to a SavedModel"
         raise TutorialError(f"{path} has no saved_model.pb: {hint}")
@@ -116,16 +121,16 @@ def read_config(path: Path) -> str:
 def read_labels(model: str, labels: str) -> list[str]:
     """Return the class names in `labels`: separated by commas, or the path of a file with them.
 
-    A .txt file has one a line. A .json file has a list, or what Keras calls class_indices: name to
-    number, or number to name. The models of this tutorial need none. Raises TutorialError if
-    another model has none, and for an empty name or one that comes twice.
+    A .txt or .csv file has one a line. A .json file has a list, or what Keras calls class_indices:
+    name to number, or number to name. The models of this tutorial need none. Raises TutorialError
+    if another model has none, and for an empty name or one that comes twice.
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
     if labels.startswith("["):
         raise TutorialError("LABELS has names without brackets and quotes: LABELS=cat,dog")
-    if labels.endswith((".txt", ".json")):
-        names = _labels_in(Path(labels).expanduser())
+    if path := labels_file(labels):
+        names = _labels_in(path)
     else:
         names = [label.strip() for label in (labels or CLOTHES).split(",")]
     if "" in names:
@@ -135,10 +140,21 @@ def read_labels(model: str, labels: str) -> list[str]:
     return names
 
 
+def labels_file(labels: str) -> Path | None:
+    """Return the path in `labels`, or None if it has names."""
+    path = Path(labels).expanduser()
+    known = path.suffix.lower() in (".txt", ".csv", ".json")
+    return path if known or ("," not in labels and path.is_file()) else None
+
+
 def _labels_in(path: Path) -> list[str]:
+    kind = path.suffix.lower()
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-        found = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        data = path.read_bytes()
+        text = data.decode(json.detect_encoding(data)).strip()  # PowerShell writes UTF-16
+        found = json.loads(text) if kind == ".json" else text.splitlines()
+        if kind != ".json" and (kind == ".csv" or len(found) == 1) and re.search("[,;\t]", text):
+            raise ValueError("write one name on each line, and nothing else")
         if isinstance(found, dict):
             by_number = all(key.isdecimal() for key in found)
             if by_number and not all(isinstance(value, int) for value in found.values()):
@@ -152,7 +168,8 @@ def _labels_in(path: Path) -> list[str]:
             raise ValueError(f"{wrong[0]} is not a name")
         return [str(name).strip() for name in found]
     except (OSError, ValueError, TypeError) as error:
-        raise TutorialError(f"cannot read the labels in {path}: {error}") from error
+        why = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise TutorialError(f"cannot read the labels in {path}: {why}") from error
 
 
 def served_name(model: str, name: str = "") -> str:

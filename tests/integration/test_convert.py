@@ -17,7 +17,7 @@ import tf_keras
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from gateway.preprocessing import scaling
-from tutorial import TutorialError, convert
+from tutorial import TutorialError, convert, read_model
 from tutorial.sources import find_model
 
 KERAS_2_7 = Path(__file__).parents[1] / "data/keras27-nested-xception-tiny.h5"
@@ -58,17 +58,17 @@ def saved(model, tmp_path):
         "serving_uint8": convert.uint8_signature(default, scaling("xception")),
     }
     convert.save_model(model, signatures, tmp_path / "saved")
-    return convert.open_saved_model(tmp_path / "saved")[0], tmp_path / "saved"
+    return read_model.open_saved_model(tmp_path / "saved")[0], tmp_path / "saved"
 
 
 def test_both_signatures_have_the_names_and_the_scores_of_the_keras_model(model, saved):
     signature = convert.read_signature(saved[0], "serving_default", LABELS)
     assert (signature.input_name, signature.output_name) == ("photo", "animal")
     assert (signature.image_shape, signature.dtype) == ((8, 8, 3), "float32")
-    scores = convert.check_scores(signature, model)
+    scores = convert.check_scores(signature, model, scaling("xception"))
     assert scores.shape == (convert.IMAGES, 3)
     convert.check_as_served(saved[1], signature)
-    assert convert.kind_of_scores(signature, model, LABELS) == "probabilities"
+    assert convert.kind_of_scores(signature, LABELS) == "probabilities"
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     convert.check_uint8_scores(uint8, signature, scaling("xception"))
 
@@ -77,7 +77,7 @@ def test_other_scores_are_noticed(saved):
     signature = convert.read_signature(saved[0], "serving_default", LABELS)
     uint8 = convert.read_signature(saved[0], "serving_uint8", LABELS, "uint8")
     with pytest.raises(TutorialError, match="changed the scores by up to 0"):
-        convert.check_scores(signature, make_model(tf_keras, activation=None))
+        convert.check_scores(signature, make_model(tf_keras, activation=None), scaling("xception"))
     with pytest.raises(TutorialError, match="changed the scores by up to 0"):
         convert.check_uint8_scores(uint8, signature, scaling("unit"))
 
@@ -88,23 +88,23 @@ def test_a_file_is_loaded_by_the_keras_that_wrote_it(tmp_path, reader, suffix):
     original = make_model(reader)
     path = tmp_path / f"model{suffix}"
     original.save(path)
-    loaded = convert.load_model(path)
-    assert convert.keras_version(path) == reader.__version__
+    loaded = read_model.load_model(path)
+    assert read_model.keras_version(path) == reader.__version__
     assert isinstance(loaded, reader.Model)
     images = np.ones((2, 8, 8, 3), np.float32)
     np.testing.assert_allclose(loaded(images), original(images), rtol=1e-6)
 
 
 def test_a_file_of_keras_2_7_gives_its_own_scores():
-    assert convert.keras_version(KERAS_2_7).startswith("2.7")
+    assert read_model.keras_version(KERAS_2_7).startswith("2.7")
     images = np.random.RandomState(0).uniform(-1, 1, (2, 299, 299, 3)).astype("float32")
     expected = np.load(KERAS_2_7.with_suffix(".expected.npz"))["y"]
-    scores = convert.load_model(KERAS_2_7)(images, training=False)
+    scores = read_model.load_model(KERAS_2_7)(images, training=False)
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_saved_model_is_called_as_a_keras_model(model, saved):
-    loaded = convert.load_model(saved[1])
+    loaded = read_model.load_model(saved[1])
     images = np.ones((2, 8, 8, 3), np.float32)
     [scores] = loaded(images).values()
     np.testing.assert_allclose(scores, model(images), rtol=1e-5)
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_named(tmp_path):
     make_model(tf_keras).save(tmp_path / "whole.h5")
     path.write_bytes((tmp_path / "whole.h5").read_bytes()[:5000])
     with pytest.raises(TutorialError, match=f"{path} cannot be read as a Keras model: .") as caught:
-        convert.load_model(path)
+        read_model.load_model(path)
     assert "\n" not in str(caught.value)
 
 
@@ -221,8 +221,8 @@ def test_code_of_ones_own_is_named_and_can_be_given(own_code):
         with pytest.raises(
             TutorialError, match=f"{path} uses {word}, which .*export.*CUSTOM_OBJECTS=module.py"
         ):
-            convert.load_model(path)
-        model = convert.load_model(path, custom_objects=str(OWN_LAYERS))
+            read_model.load_model(path)
+        model = read_model.load_model(path, custom_objects=str(OWN_LAYERS))
         np.testing.assert_allclose(model(images), original(images), rtol=1e-5)
     with pytest.raises(TutorialError, match=r"does not say what it takes. Run model.export"):
         convert.float_signature(model)  # a subclassed one
@@ -231,7 +231,7 @@ def test_code_of_ones_own_is_named_and_can_be_given(own_code):
 def test_code_of_ones_own_that_fails_is_named(own_code, tmp_path):
     (tmp_path / "module.py").write_text("import absent_module")
     with pytest.raises(TutorialError, match=r"module.py fails with ModuleNotFoundError: No module"):
-        convert.load_model(next(iter(own_code)), custom_objects=str(tmp_path / "module.py"))
+        read_model.load_model(next(iter(own_code)), custom_objects=str(tmp_path / "module.py"))
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
@@ -243,9 +243,9 @@ def test_a_lambda_layer_is_refused_unless_the_file_is_trusted(tmp_path, reader, 
     with pytest.raises(TutorialError, match=r"a Lambda layer, .*export.*TRUSTED=1"):
         find_model(str(path))
     with pytest.raises(TutorialError, match="a Lambda layer"):
-        convert.load_model(path)
+        read_model.load_model(path)
     assert find_model(str(path), "1") == path
-    model = convert.load_model(path, trusted="1")
+    model = read_model.load_model(path, trusted="1")
     np.testing.assert_array_equal(
         model(np.ones((1, 8, 8, 3), np.float32)), np.full((1, 8, 8, 3), 0.5)
     )
@@ -265,12 +265,12 @@ def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):
     make_model(tf_keras).save(path)
     with h5py.File(path, "a") as file:
         del file.attrs["keras_version"]
-    assert isinstance(convert.load_model(path), tf_keras.Model)
+    assert isinstance(read_model.load_model(path), tf_keras.Model)
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):
     with pytest.raises(TutorialError, match="no signature 'x'; it has: serving_default, serving_u"):
-        convert.load_model(saved[1], "x")
+        read_model.load_model(saved[1], "x")
 
 
 @pytest.mark.parametrize(
@@ -290,33 +290,60 @@ def test_scores_are_compared_relative_to_the_largest_of_their_image():
 
 def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
     with pytest.raises(TutorialError, match=r"the SavedModel cannot be read: ."):
-        convert.open_saved_model(tmp_path)
+        read_model.open_saved_model(tmp_path)
+
+
+def averaged(activation):
+    """Return a model that ends in the mean of two layers."""
+    one, other = (make_model(tf_keras, activation) for _ in range(2))
+    image = tf_keras.layers.Input((8, 8, 3))
+    mean = tf_keras.layers.Average(name="animal")([one(image), other(image)])
+    return tf_keras.Model(image, mean)
+
+
+def squeezed():
+    """Return a model whose scores are logits, and always between 0 and 1."""
+    model = make_model(keras, None)
+    normal = keras.layers.LayerNormalization()(model.outputs[0])
+    return keras.Model(model.inputs, keras.layers.Rescaling(0.01, 0.5)(normal))
+
+
+def signature_of(model, folder, labels=LABELS):
+    """Return the signature of the model as a SavedModel."""
+    convert.save_model(model, {"serve": convert.float_signature(model)}, folder / "saved")
+    functions, _ = read_model.open_saved_model(folder / "saved")
+    return convert.read_signature(functions, "serve", labels)
 
 
 @pytest.mark.parametrize(
-    ("activation", "kind"),
-    [("softmax", "probabilities"), ("sigmoid", "independent"), (None, "logits")],
+    ("make", "chosen", "kind"),
+    [
+        (lambda: make_model(tf_keras, "softmax"), "", "probabilities"),
+        (lambda: make_model(keras, "sigmoid"), "", "independent"),
+        (lambda: make_model(keras, None), "", "logits"),
+        (lambda: averaged("softmax"), "", "probabilities"),
+        (lambda: averaged(None), "", "logits"),
+        (lambda: averaged("sigmoid"), "independent", "independent"),
+        (squeezed, "logits", "logits"),
+    ],
 )
-def test_kind_of_scores(activation, kind):
-    model = make_model(tf_keras, activation)
-    signature = convert.SavedSignature(
-        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 3
-    )
-    assert convert.kind_of_scores(signature, model, LABELS) == kind
-    assert convert.kind_of_scores(signature, None, LABELS) == kind
+def test_kind_of_scores(make, chosen, kind, tmp_path):
+    assert convert.kind_of_scores(signature_of(make(), tmp_path), LABELS, chosen) == kind
 
 
 @pytest.mark.parametrize(
-    ("activation", "labels", "words"),
-    [("softmax", ["a", "b"], "always 1: train a sigmoid"), (None, ["a"], "LABELS=other,a")],
+    ("make", "labels", "chosen", "words"),
+    [
+        (lambda: make_model(keras, "softmax", 1), ["a", "b"], "", "always 1: train a sigmoid"),
+        (lambda: make_model(keras, None, 1), ["a"], "", "LABELS=other,a"),
+        (squeezed, LABELS, "", "set SCORES=independent if .*, or SCORES=logits"),
+        (lambda: make_model(keras, None), LABELS, "independent", "wrong: this model gives logits"),
+    ],
 )
-def test_one_output_that_says_nothing_about_its_label_is_refused(activation, labels, words):
-    model = make_model(tf_keras, activation, units=1)
-    signature = convert.SavedSignature(
-        convert.float_signature(model), "", "float32", "images", (8, 8, 3), "animal", 1
-    )
+def test_scores_that_do_not_say_what_they_mean_are_refused(make, labels, chosen, words, tmp_path):
+    signature = signature_of(make(), tmp_path, labels)
     with pytest.raises(TutorialError, match=words):
-        convert.kind_of_scores(signature, model, labels)
+        convert.kind_of_scores(signature, labels, chosen)
 
 
 def test_the_warmup_file_has_a_request_for_each_signature(saved):

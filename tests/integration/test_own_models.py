@@ -20,7 +20,7 @@ import tf_keras
 
 from gateway.app import create_app
 from tests.pictures import encoded, noise
-from tutorial import TutorialError, convert, services
+from tutorial import TutorialError, read_model, services
 from tutorial.notebooks import run_cells
 from tutorial.processes import free_port
 
@@ -191,6 +191,20 @@ def with_two_heads() -> Case:
     return Case(model.save, lambda array: base.predict(array, verbose=0))
 
 
+def with_sides() -> Case:
+    """Return a classifier of convolutions, whose scores have a height and a width of one pixel."""
+    base = classifier()
+    model = keras.Model(base.input, keras.layers.Reshape((1, 1, 3))(base.output))
+    return Case(model.save, lambda array: base.predict(array, verbose=0))
+
+
+def squeezed() -> keras.Model:
+    """Return a classifier whose logits are always between 0 and 1."""
+    model = classifier(activation=None)
+    normal = keras.layers.LayerNormalization()(model.output)
+    return keras.Model(model.input, keras.layers.Rescaling(0.1, 0.5)(normal))
+
+
 def with_ending(ending: str) -> Case:
     """Return a classifier in a .keras file that has another name."""
     model = classifier()
@@ -287,6 +301,10 @@ CASES = {
         )
     ),
     "softmax beside a linear output": with_two_heads,
+    "scores with sides": with_sides,
+    "logits between 0 and 1": lambda: of(
+        squeezed(), settings={"PREPROCESSING": "unit", "SCORES": "logits"}, kind="logits"
+    ),
     "a batch of one": lambda: of(classifier(batch_size=1)),
     "another ending": lambda: with_ending(".zip"),
     "no ending": lambda: with_ending(""),
@@ -408,6 +426,7 @@ FIRST = {  # what a model does with pixels first -> whether it scales them
     "a layer that multiplies": (keras, [lambda x: keras.layers.Multiply()([x, x])], False),
     "that layer of tf_keras": (tf_keras, [lambda x: tf_keras.layers.Multiply()([x, x])], False),
     "a mean": (tf_keras, [lambda x: tf.reduce_mean(x, 3, keepdims=True)], False),
+    "a normal layer": (keras, [keras.layers.LayerNormalization(axis=(1, 2, 3))], False),
     "0 to 1 scaled": (keras, [keras.layers.Rescaling(2, -1)], False),
     "0 to 1 normalized": (keras, [keras.layers.Normalization(mean=0.4, variance=0.05)], False),
     "bytes scaled": (keras, [sliced, keras.layers.Rescaling(1 / 127.5, -1)], True),
@@ -420,7 +439,7 @@ FIRST = {  # what a model does with pixels first -> whether it scales them
 @pytest.mark.parametrize("name", FIRST)
 def test_only_a_model_that_scales_bytes_needs_no_preprocessing(name):
     reader, first, scales = FIRST[name]
-    assert convert.scales_its_input(classifier(reader, first=first)) == scales
+    assert read_model.scales_its_input(classifier(reader, first=first)) == scales
 
 
 def alike() -> Case:
@@ -428,6 +447,12 @@ def alike() -> Case:
     head, inputs = keras.layers.Dense(3, name="head"), keras.layers.Input((*SIZE, 3))
     pools = keras.layers.GlobalMaxPooling2D(), keras.layers.GlobalAveragePooling2D()
     return of(keras.Model(inputs, [head(pool(inputs)) for pool in pools]))
+
+
+def nested() -> Case:
+    """Return a model with a dict in its list of outputs."""
+    model = classifier()
+    return of(keras.Model(model.input, [{"species": model.output}, model.output]))
 
 
 def unknown(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -470,7 +495,18 @@ REFUSED = {
     "any output": (
         lambda: saved_function(unknown, None, *SIZE, 3),
         {},
-        "is no classifier.*'scores': ()",
+        r"not say the shape of its output scores. .* tf.ensure_shape\(scores, \(None, 3\)\)",
+    ),
+    "operations in .h5": (
+        lambda: of(classifier(first=[lambda x: x[..., ::-1] / 255]), file="model.h5"),
+        {},
+        r"model.h5 has the operation GetItem, .* Save .* model.save\('model.keras'\)",
+    ),
+    "outputs in outputs": (nested, {}, "lists or dicts inside another one. Build a model"),
+    "NaN": (
+        lambda: of(keras.Model((model := classifier()).input, keras.ops.log(-model.output))),
+        {},
+        "the model itself gives NaN .*check PREPROCESSING",
     ),
     "its own signature": (
         lambda: saved_function(lambda pixels: {"scores": pixels}, None, *SIZE, 3),
@@ -494,9 +530,9 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
 def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
-    own = convert.FAMILY_LAYERS[reader]
+    own = read_model.family_layers(reader)
     model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
     model.save(tmp_path / f"model{ending}")
-    loaded = convert.load_model(tmp_path / f"model{ending}")
+    loaded = read_model.load_model(tmp_path / f"model{ending}")
     images = np.ones((1, *SIZE, 3), np.float32)
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)

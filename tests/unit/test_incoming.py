@@ -227,6 +227,17 @@ def test_predict_refuses_too_many_bytes(gateway, body):
 # What all requests hold
 
 
+@pytest.fixture
+def nothing_held():
+    """Wait until downloads that earlier tests gave up have ended."""
+    for _ in range(1000):
+        if not HeldBytes.in_process:
+            return
+        time.sleep(0.01)
+    pytest.fail("downloads of earlier tests still hold bytes after 10 seconds")
+
+
+@pytest.mark.usefixtures("nothing_held")
 def test_add_counts_until_the_last_user_has_left():
     one, other = HeldBytes(), HeldBytes()
     with other:
@@ -242,6 +253,7 @@ def test_add_counts_until_the_last_user_has_left():
     assert HeldBytes.in_process == 0
 
 
+@pytest.mark.usefixtures("nothing_held")
 @pytest.mark.parametrize("way", ["form", "body", "url"])
 def test_predict_reads_no_more_than_all_requests_may_hold(make_app, picture_server, way):
     folder, address = picture_server

@@ -30,7 +30,8 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
     (tmp_path / "tutorial").mkdir()
-    (tmp_path / "tutorial/convert.py").write_text("code")
+    for name in ("convert.py", "read_model.py"):
+        (tmp_path / "tutorial" / name).write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run, "execute", execute)
@@ -61,6 +62,21 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
 
 
+def test_convert_says_when_another_file_has_the_name(tmp_path, converted, capsys):
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        write_model(tmp_path / folder / "pets.h5", number)
+    run.convert(str(tmp_path / "a/pets.h5"), labels="cat,dog")
+    assert "another file" not in capsys.readouterr().out
+    run.convert(str(tmp_path / "b/pets.h5"), labels="ant,bee", model_name="bugs")
+    assert "another file" not in capsys.readouterr().out
+    run.convert(str(tmp_path / "b/pets.h5"), labels="ant,bee")
+    assert "models/pets was made from another file" in (said := capsys.readouterr().out)
+    assert "this is version 2, which servers of pets load. To serve both, set MODEL_NAME" in said
+    assert versions(tmp_path / "models/pets") == [1, 2]
+    assert versions(tmp_path / "models/bugs") == [1]
+
+
 def test_two_commands_at_once_convert_a_model_once(tmp_path, converted):
     write_model(tmp_path / "pets.h5", 1)
     with ThreadPoolExecutor() as pool:
@@ -83,6 +99,7 @@ def test_convert_passes_only_the_settings_that_are_set(tmp_path, converted):
         ({"preprocessing": "exception"}, "'exception' is no preprocessing: choose tf .*, caffe"),
         ({"resize": "cubic"}, "RESIZE=cubic is not one of nearest, bilinear, bicubic, area"),
         ({"size": "big"}, "SIZE=big is not like 224 or 224x160"),
+        ({"scores": "sure"}, "SCORES=sure is not one of logits, probabilities, independent"),
         ({"labels": "a,a"}, "LABELS has a more than once"),
         ({"model_name": "a/b"}, "MODEL_NAME=a/b is part of URLs"),
         ({"custom_objects": "absent.py"}, "there is no file CUSTOM_OBJECTS=.*/absent.py"),

@@ -22,6 +22,11 @@ def write_broken_zip(path):
     path.write_bytes(path.read_bytes().replace(b"the content", b"another one", 1))
 
 
+def unpack(path):
+    write(path / "config.json")
+    write(path / "metadata.json")
+
+
 def write_zip(path, *names, text="{}"):
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
@@ -94,6 +99,7 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         (lambda path: path.write_bytes(b"not a model"), "cannot be read as a Keras model"),
         (lambda path: path.mkdir(), "has no saved_model.pb"),
         (lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/model.h5/2$"),
+        (lambda path: unpack(path), r"unpacked .keras file: .*cd .*/model.h5 && zip -r ../packed"),
         (lambda path: write(path / "checkpoint"), "is a checkpoint: it has only weights"),
         (lambda path: write(path.with_name("model.h5.index")), "a checkpoint: it has only weights"),
         (lambda path: h5py.File(path, "w").close(), "has only weights, .*model.load_weights"),
@@ -104,7 +110,8 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         (lambda path: write_zip(path, "config.json", "metadata.json", text=LAMBDA), "TRUSTED=1"),
     ],
     ids=[
-        *("missing", "broken", "empty folder", "versions", "checkpoint folder", "checkpoint"),
+        *("missing", "broken", "empty folder", "versions", "unpacked", "checkpoint folder"),
+        "checkpoint",
         *("weights", "TensorFlow Lite", "PyTorch", "broken zip", "zip", "Lambda"),
     ],
 )
@@ -134,13 +141,36 @@ def test_a_model_of_ones_own_needs_labels():
         ("class_indices.json", '{"dog, small": 1, "cat": 0}'),
         ("names.json", '{"1": "dog, small", "0": "cat"}'),
         ("indices.json", '{"dog, small": "1", "cat": "0"}'),
-        ("bom.txt", "\ufeffcat\r\ndog, small\r\n\r\n"),
-        ("bom.json", '\ufeff["cat", "dog, small"]'),
+        ("windows.txt", "cat\r\ndog, small\r\n\r\n"),
+        ("LABELS.TXT", "cat\ndog, small"),
+        ("no_ending", "cat\ndog, small"),
     ],
 )
-def test_labels_may_be_in_a_file(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_may_be_in_a_file(tmp_path, name, text, encoding):
+    (tmp_path / name).write_bytes(text.encode(encoding))
     assert sources.read_labels("mine.h5", str(tmp_path / name)) == ["cat", "dog, small"]
+
+
+def test_labels_may_be_the_only_column_of_a_table(tmp_path):
+    (tmp_path / "labels.csv").write_text("cat\nsmall dog\n")
+    assert sources.read_labels("mine.h5", str(tmp_path / "labels.csv")) == ["cat", "small dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("labels.csv", b"0,cat\n1,dog\n", "write one name on each line"),
+        ("labels.txt", b"cat,dog\n", "write one name on each line"),
+        ("labels.txt", "café\nthé".encode("latin-1"), "save it as UTF-8"),
+    ],
+)
+def test_a_file_that_does_not_list_labels_is_named_with_the_way_out(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(
+        TutorialError, match=f"cannot read the labels in {tmp_path / name}: {words}"
+    ):
+        sources.read_labels("mine.h5", str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

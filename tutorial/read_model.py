@@ -1,0 +1,216 @@
+"""Open a model's file with the Keras that wrote it, and find out how it takes pictures.
+
+Lesson 01 calls `load_model` and `find_preprocessing`.
+"""
+
+import inspect
+import json
+import re
+import runpy
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tutorial import TutorialError
+from tutorial.sources import EXPORT, check_code, model_format, read_config
+
+KerasModel = keras.Model | tf_keras.Model
+
+UINT8_SIGNATURE = "serving_uint8"  # that every conversion adds
+UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
+    r"(?:'class_name': 'function', 'config': |Could not locate (?:class|function) |"
+    r"Unknown [a-z ]+: )'?(?:\w+>)?(\w+)"
+)
+FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
+    r'{"module": "builtins", "class_name": "function", "config": "(\w+)",'
+    r' "registered_name": "function"}'
+)
+OPERATION = re.compile(  # as Keras 3 writes it to .h5 files: unlike a layer, it cannot be trained
+    r'"class_name": "(?!InputLayer|DTypePolicy)(\w+)", "config": {"name": "[^"]+"(?!, "trainable")'
+)
+SCALING_OPERATIONS = (
+    *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
+    *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
+    *("tf.nn.bias_add", "tf.__operators__.add"),
+)
+PASSING = (  # layers and operations that leave the pixels' values, or come in training only
+    *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
+    *("GetItem", "Stack", "SlicingOp"),
+)
+LARGEST = 32  # of a pixel of 255 that a Rescaling or Normalization layer scales
+
+
+def keras_version(path: Path) -> str:
+    """Return the version of Keras that wrote a .h5 or .keras file, for example "2.7.0"."""
+    if model_format(path) == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("metadata.json"))["keras_version"]
+    with h5py.File(path) as file:
+        version = file.attrs.get("keras_version", "2.0")  # only old ones write none
+        return version if isinstance(version, str) else version.decode()
+
+
+class SavedFunction:
+    """A signature of a SavedModel, which can be called as a Keras model can."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Load the signature `name`. Raises TutorialError if the folder has no such signature."""
+        functions, self.loaded = open_saved_model(folder)
+        self._function = find_signature(functions, name)
+        self.inputs = list(self._function.structured_input_signature[1].values())
+
+    def __call__(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Return the outputs by name."""
+        return self._function(**{self.inputs[0].name: images})
+
+
+def load_model(
+    path: Path, signature: str = "serving_default", *, custom_objects: str = "", trusted: str = ""
+) -> KerasModel | SavedFunction:
+    """Load a Keras file with the Keras that wrote it, or a signature of a SavedModel.
+
+    Args:
+        path: The file or folder.
+        signature: The signature, if it is a SavedModel.
+        custom_objects: The path of a Python file with the model's own layers and functions.
+        trusted: "1" if code in the file may run.
+
+    Raises TutorialError, with what to do, if that fails.
+    """
+    if model_format(path) == "SavedModel":
+        if signature == UINT8_SIGNATURE:
+            raise TutorialError(
+                f"SIGNATURE={signature} is a signature that this conversion adds: choose another"
+            )
+        return SavedFunction(path, signature)
+    check_code(path, trusted)
+    try:
+        reader = tf_keras if keras_version(path).startswith("2.") else keras
+        objects = family_layers(reader) | _objects_in(custom_objects)
+        config, functions = FUNCTION.subn(r'"\1"', read_config(path))
+        if custom_objects and functions and reader is tf_keras and model_format(path) == ".h5":
+            model = tf_keras.models.model_from_json(config, objects)
+            model.load_weights(path)
+            return model
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"model{model_format(path)}"  # Keras goes by the ending
+            link.symlink_to(path.resolve())
+            return reader.models.load_model(
+                link,
+                custom_objects=objects,
+                compile=False,  # serving needs no optimizer
+                safe_mode=trusted != "1",
+            )
+    except TutorialError:
+        raise
+    except Exception as error:
+        operation = model_format(path) == ".h5" and OPERATION.search(read_config(path))
+        if operation and not keras_version(path).startswith("2."):
+            raise TutorialError(
+                f"{path} has the operation {operation[1]}, which Keras 3 cannot read from a .h5"
+                " file. Save the model with model.save('model.keras') where you trained it, then"
+                " set MODEL=model.keras"
+            ) from error
+        if unknown := UNKNOWN_OBJECT.search(str(error)):
+            raise TutorialError(
+                f"{path} uses {unknown[1]}, which is not part of Keras. {EXPORT}. Or set"
+                f" CUSTOM_OBJECTS=module.py to a Python file that defines {unknown[1]}"
+            ) from error
+        raise TutorialError(
+            f"{path} cannot be read as a Keras model: {first_line(error)}. {EXPORT}"
+        ) from error
+
+
+def family_layers(reader: ModuleType) -> dict[str, type]:
+    """Return layers of keras.applications that `reader`, a Keras, does not find again."""
+    module = inspect.getmodule(reader.applications.ConvNeXtTiny)
+    return {name: getattr(module, name) for name in ("LayerScale", "StochasticDepth")}
+
+
+def _objects_in(path: str) -> dict[str, object]:
+    if not path:
+        return {}
+    try:
+        return {name: value for name, value in runpy.run_path(path).items() if callable(value)}
+    except Exception as error:
+        raise TutorialError(
+            f"CUSTOM_OBJECTS={path} fails with {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) -> str:
+    """Return `preprocessing` or, if it is empty and the model scales its input itself, "none".
+
+    Raises TutorialError for another one if the model takes pixels as whole numbers.
+    """
+    dtype = tf.as_dtype(model.inputs[0].dtype)
+    takes_bytes = dtype.is_integer
+    if dtype == tf.int8:
+        raise TutorialError(
+            "the model takes int8, -128 to 127, but pixels are 0 to 255. Build a model around it"
+            " that takes uint8, and save that"
+        )
+    if takes_bytes and preprocessing not in ("", "none"):
+        raise TutorialError(
+            f"the model takes whole numbers, 0 to 255: PREPROCESSING=none, not {preprocessing}"
+        )
+    if not preprocessing and (takes_bytes or scales_its_input(model)):
+        print("the model scales its input itself")
+        return "none"
+    return preprocessing
+
+
+def scales_its_input(model: KerasModel | SavedFunction) -> bool:
+    """Return whether the first layer that changes the pixels' values scales them."""
+    for layer in _layers(model):
+        name = type(layer).__name__
+        if name in ("Rescaling", "Normalization"):
+            factor = layer.scale if name == "Rescaling" else np.asarray(layer.variance) ** -0.5
+            return 255 * np.max(np.abs(factor)) < LARGEST
+        if not name.startswith(PASSING):
+            if name == "TFOpLambda":  # an operation in a tf_keras model
+                return layer.name.startswith(SCALING_OPERATIONS)
+            is_layer = isinstance(layer, (keras.layers.Layer, tf_keras.layers.Layer))
+            return name in SCALING_OPERATIONS and not is_layer
+    return False
+
+
+def _layers(model: object) -> Iterator:
+    for layer in getattr(model, "operations", getattr(model, "layers", [])):
+        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
+
+
+def open_saved_model(folder: Path) -> tuple[dict[str, Callable], object]:
+    """Load a SavedModel; return its signatures by name, and what has to stay with them.
+
+    Raises TutorialError if that fails.
+    """
+    try:
+        loaded = tf.saved_model.load(folder, tags=["serve"])
+        return dict(loaded.signatures), loaded
+    except Exception as error:
+        raise TutorialError(f"the SavedModel cannot be read: {first_line(error)}") from error
+
+
+def find_signature(functions: dict[str, Callable], name: str) -> Callable:
+    """Return the signature `name`. Raises TutorialError, with the names, if there is none."""
+    if name not in functions:
+        found = ", ".join(functions) or "none"
+        raise TutorialError(f"the SavedModel has no signature {name!r}; it has: {found}")
+    return functions[name]
+
+
+def first_line(error: Exception) -> str:
+    """Return the line of an error that says the reason."""
+    text = str(error)
+    if bold := re.search(r"\x1b\[1m(.+?)\x1b", text):  # how Keras 3 prints the reason
+        text = bold[1]
+    return text.strip().partition("\n")[0]
