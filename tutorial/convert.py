@@ -327,18 +327,24 @@ def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "
 
     The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
     any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
+    Sums of probabilities do that too, and several softmaxes side by side do not.
 
     Raises TutorialError where that does not help and nothing is `chosen`, where something else is
     chosen, and for one output that says nothing about its label.
     """
-    kind = KINDS.get(last_operation(signature)) or _kind_of_values(signature) or chosen
+    kind, seen = KINDS.get(last_operation(signature)), _kind_of_values(signature)
+    if not kind or (seen == "probabilities" and kind == "logits"):
+        kind = seen or chosen
+    elif kind == "probabilities" != seen:  # several softmaxes side by side
+        kind = chosen
     if not kind:
         raise TutorialError(
             "the model does not show what its scores mean: set SCORES=independent if each is a"
             " probability of its own, or SCORES=logits if a softmax is still to come"
         )
     if chosen not in ("", kind):
-        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}")
+        advice = ". Put Activation('sigmoid') behind its last layer" * (chosen == "independent")
+        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}{advice}")
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -380,7 +386,7 @@ def _kind_of_values(signature: SavedSignature) -> str:
     scores = scores[np.isfinite(scores).all(axis=1)]
     if scores.min(initial=0) < -1e-3 or scores.max(initial=1) > 1 + 1e-3:
         return "logits"
-    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else ""
+    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=0.02) else ""
 
 
 def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]) -> Path:
