@@ -36,11 +36,6 @@ FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
 OPERATION = re.compile(  # as Keras 3 writes it to .h5 files: unlike a layer, it cannot be trained
     r'"class_name": "(?!InputLayer|DTypePolicy)(\w+)", "config": {"name": "[^"]+"(?!, "trainable")'
 )
-SCALING_OPERATIONS = (
-    *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
-    *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
-    *("tf.nn.bias_add", "tf.__operators__.add"),
-)
 PASSING = (  # layers and operations that leave the pixels' values, or come in training only
     *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
     *("GetItem", "Stack", "SlicingOp"),
@@ -169,17 +164,17 @@ def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) ->
 
 
 def scales_its_input(model: KerasModel | SavedFunction) -> bool:
-    """Return whether the first layer that changes the pixels' values scales them."""
+    """Return whether the first layer that changes the pixels' values scales them.
+
+    Arithmetic such as `preprocess_input` does not count: other scaling may come before the model.
+    """
     for layer in _layers(model):
         name = type(layer).__name__
         if name in ("Rescaling", "Normalization"):
             factor = layer.scale if name == "Rescaling" else np.asarray(layer.variance) ** -0.5
             return 255 * np.max(np.abs(factor)) < LARGEST
         if not name.startswith(PASSING):
-            if name == "TFOpLambda":  # an operation in a tf_keras model
-                return layer.name.startswith(SCALING_OPERATIONS)
-            is_layer = isinstance(layer, (keras.layers.Layer, tf_keras.layers.Layer))
-            return name in SCALING_OPERATIONS and not is_layer
+            break
     return False
 
 

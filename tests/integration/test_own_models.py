@@ -253,7 +253,8 @@ CASES = {
     "preprocesses itself": lambda: of(
         classifier(tf_keras, first=[tf_keras.applications.vgg16.preprocess_input]),
         file="model.h5",
-        **unchanged,
+        scale=unchanged["scale"],
+        settings={"PREPROCESSING": "none"},
     ),
     "one sigmoid": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="cat,dog", kind="independent"
@@ -431,8 +432,9 @@ FIRST = {  # what a model does with pixels first -> whether it scales them
     "0 to 1 normalized": (keras, [keras.layers.Normalization(mean=0.4, variance=0.05)], False),
     "bytes scaled": (keras, [sliced, keras.layers.Rescaling(1 / 127.5, -1)], True),
     "bytes normalized": (tf_keras, [tf_keras.layers.Normalization(mean=90, variance=4e3)], True),
-    "caffe": (keras, [keras.applications.vgg16.preprocess_input], True),
-    "torch in tf_keras": (tf_keras, [tf_keras.applications.densenet.preprocess_input], True),
+    "caffe": (keras, [keras.applications.vgg16.preprocess_input], False),
+    "0 to 1 moved": (keras, [lambda pixels: pixels * 2 - 1], False),
+    "torch in tf_keras": (tf_keras, [tf_keras.applications.densenet.preprocess_input], False),
 }
 
 
