@@ -269,7 +269,7 @@ def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):
-    with pytest.raises(TutorialError, match="no signature 'x'; it has: serving_default, serving_u"):
+    with pytest.raises(TutorialError, match="no signature 'x': set SIGNATURE=serving_default or"):
         read_model.load_model(saved[1], "x")
 
 
