@@ -42,6 +42,8 @@ def create_server(
         "grpc.max_receive_message_length": LARGEST_MESSAGE,
         "grpc.max_send_message_length": LARGEST_MESSAGE,
         "grpc.so_reuseport": 0,  # a second server on the same port is an error
+        # At its end the server asks each client whether it has understood. One may have vanished.
+        "grpc.http2.ping_timeout_ms": 2000,
         **(channel_arguments or {}),
     }
     workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
