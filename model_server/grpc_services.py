@@ -130,7 +130,7 @@ class ModelServer(
     @_with_status
     def HandleReloadConfigRequest(self, request, context):
         """Serve what a configuration lists and nothing else; return when new models are ready."""
-        added = self._repository.reload(request.config)
+        added = self._repository.reload(request.config, from_caller=True)
         self._repository.wait_until_available(added, give_up=lambda: not context.is_active())
         response = ReloadConfigResponse()
         response.status.SetInParent()  # OK is sent, not left out

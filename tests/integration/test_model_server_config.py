@@ -160,6 +160,15 @@ def test_refused_configuration_changes_nothing(served, text, named):
     assert served.client.answering() == 10
 
 
+def test_reload_loads_no_model_from_elsewhere(three):
+    with serving(three, "scale") as served:
+        request = ReloadConfigRequest(config=served.config(scale=""))
+        request.config.model_config_list.config[0].base_path = "/etc/scale"
+        with refused(INVALID, f'model "scale" is in /etc; allowed: {three}'):
+            served.client.model.HandleReloadConfigRequest(request, timeout=SECONDS)
+        assert served.client.answering() == 10
+
+
 def test_reload_says_which_new_model_cannot_be_loaded(three, served):
     (three / "broken" / "1").mkdir(parents=True)
     served.reload(scale="")
