@@ -13,7 +13,7 @@ from gateway import model_client, openapi, problems
 from gateway.channel import LazyChannel
 from gateway.contract import Contract
 from gateway.deadline import Deadline
-from gateway.errors import MAX_BYTES, MAX_REQUEST
+from gateway.errors import MAX_REQUEST, PICTURE_LIMITS
 from gateway.fetch import read_origins
 from gateway.held_bytes import HeldBytes
 from gateway.images import decode_and_resize
@@ -127,7 +127,7 @@ def classify() -> dict[str, Any]:
 def index() -> str:
     """Return the page where people choose a photo."""
     contract = current_app.extensions["model"].contract
-    return render_template("index.html", max_bytes=MAX_BYTES, **vars(contract))
+    return render_template("index.html", limits=PICTURE_LIMITS, **vars(contract))
 
 
 @blueprint.after_app_request
