@@ -33,7 +33,7 @@ class ModelClient:
     contract: Contract
     version: str = ""  # a number, a version label, or "" for the newest
     signature_name: str = ""  # the only signature to call; "" for any that fits
-    metadata: Callable[[], Metadata] = tuple  # returns a call's headers; tuple() returns none
+    metadata: Callable[[], Metadata] = tuple  # returns the headers of a call; tuple() is empty
     signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
     was_ready: bool = False  # True: the model has answered before; False: it may be loading
 
