@@ -132,7 +132,7 @@ def index() -> str:
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Add a header to pages: only files of this server, pictures from anywhere, no foreign frames."""
+    """Let pages load only files of this server and pictures, and appear in no foreign frame."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"
