@@ -80,7 +80,7 @@ def predict_pictures() -> tuple[Prediction, bool]:
     with HeldBytes() as held:
         files, several = requested_files(deadline, held)
         pixels = read_pixels(client, files, deadline, several=several)
-        held.add(pixels.nbytes)
+        held.add(pixels.size * client.signatures[0].input_dtype.itemsize)  # as they are sent
         with stage("model"):
             return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
 
