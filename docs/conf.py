@@ -1,5 +1,6 @@
 """Make the website with Sphinx: `make docs`. The source folder is the repository's root."""
 
+import ast
 import os
 import re
 import sys
@@ -57,12 +58,36 @@ def prepare(app, docname, source):
     if docname == root_doc:
         app.env.note_dependency(ROOT / "README.md")
         text = re.sub(r"\]\((?!http|#)", "](../", (ROOT / "README.md").read_text()) + text
+    if docname == "docs/error-messages":
+        text = re.sub(r"`(\w+)/` and below", lambda found: list_messages(ROOT / found[1]), text)
     text = re.sub(r"\.svg#step\d", ".svg", text)  # Sphinx copies the file
     if docname.endswith("/README"):
         below = re.findall(r"\]\((\w[^):#]*)\.(?:ipynb|md)\)", text)
         if below:
             text += "\n".join(["\n```{toctree}", ":hidden:", "", *dict.fromkeys(below), "```\n"])
     source[0] = text
+
+
+def list_messages(package):
+    """Return a list of the messages with which the modules of a package raise errors."""
+    calls = [
+        call
+        for path in sorted(package.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and re.search(r"(Error|^fail|^errors\.\w+)$", ast.unparse(call.func))
+    ]
+    texts = {text_of(argument) for call in calls for argument in call.args}
+    return "\n".join(f"- ``{text}``" for text in sorted(texts) if len(re.findall(r"\w+", text)) > 2)
+
+
+def text_of(node):
+    """Return a string of the source code, with … for each value in it."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(text_of, node.values))
+    if isinstance(node, ast.Constant):
+        return re.sub(r"\s+", " ", str(node.value))
+    return "…" if isinstance(node, ast.FormattedValue) else ""
 
 
 def mark_step(app, pagename, templatename, context, doctree):

@@ -13,7 +13,7 @@ from gateway import model_client, openapi, problems
 from gateway.channel import LazyChannel
 from gateway.contract import Contract
 from gateway.deadline import Deadline
-from gateway.errors import MAX_BYTES, MAX_REQUEST
+from gateway.errors import MAX_REQUEST, PICTURE_LIMITS
 from gateway.fetch import read_origins
 from gateway.held_bytes import HeldBytes
 from gateway.images import decode_and_resize
@@ -80,7 +80,7 @@ def predict_pictures() -> tuple[Prediction, bool]:
     with HeldBytes() as held:
         files, several = requested_files(deadline, held)
         pixels = read_pixels(client, files, deadline, several=several)
-        held.add(pixels.nbytes)
+        held.add(pixels.size * client.signatures[0].input_dtype.itemsize)  # as they are sent
         with stage("model"):
             return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
 
@@ -127,12 +127,12 @@ def classify() -> dict[str, Any]:
 def index() -> str:
     """Return the page where people choose a photo."""
     contract = current_app.extensions["model"].contract
-    return render_template("index.html", max_bytes=MAX_BYTES, **vars(contract))
+    return render_template("index.html", limits=PICTURE_LIMITS, **vars(contract))
 
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Add a header to pages: only files of this server, pictures from anywhere, no frames."""
+    """Let pages load only files of this server and pictures, and appear in no foreign frame."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"

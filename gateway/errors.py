@@ -14,6 +14,11 @@ MAX_PIXELS = {  # of a decoded picture, by format; other formats are not read
     "BMP": 25_000_000,
 }
 MAX_CMYK = 20_000_000  # pixels of a JPEG for print, which has four colours
+PICTURE_LIMITS = {  # for the page, which makes larger pictures smaller
+    "bytes": MAX_BYTES,
+    "side": MAX_SIDE,
+    "pixels": MAX_PIXELS,
+}
 TOO_LARGE = (
     f"a picture may have {MAX_BYTES >> 20} MB, all of a request {MAX_REQUEST >> 20} MB,"
     f" JSON {MAX_JSON >> 10} KB"

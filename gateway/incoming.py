@@ -20,7 +20,7 @@ MAX_FETCHES = 8  # at once, for one request
 FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
 WHAT_TO_SEND = (
     'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
-    ' as the form field "file", repeated for several; or a picture as it is, as image/jpeg'
+    ' as the form field "file", repeated for several; or the picture itself, as image/jpeg'
 )
 TOO_MANY = f"send at most {MAX_PICTURES} pictures in one request"
 

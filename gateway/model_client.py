@@ -33,7 +33,7 @@ class ModelClient:
     contract: Contract
     version: str = ""  # a number, a version label, or "" for the newest
     signature_name: str = ""  # the only signature to call; "" for any that fits
-    metadata: Callable[[], Metadata] = tuple  # returns the headers of a call
+    metadata: Callable[[], Metadata] = tuple  # returns the headers of a call; tuple() is empty
     signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
     was_ready: bool = False  # True: the model has answered before; False: it may be loading
 
@@ -111,7 +111,7 @@ def check_answer(prediction: Prediction, pictures: int, labels: int) -> Predicti
 
 
 def predict(client: ModelClient, pixels: np.ndarray, *, timeout: float) -> Prediction:
-    """Return the scores for pixels: RGB, uint8 of shape (N, height, width, 3).
+    """Return the scores for pixels of shape (N, height, width, colours), from 0 to 255.
 
     All calls share `timeout`, in seconds. Raises grpc.RpcError, DeadlineError, ModelMismatchError.
     """

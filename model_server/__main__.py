@@ -18,9 +18,9 @@ def main() -> None:
     for flag in ("port", "rest_api_port"):  # before the seconds that it takes to load TensorFlow
         port = getattr(flags, flag)
         try:
-            socket.create_server(("", port)).close()
+            socket.create_server((flags.host, port)).close()
         except (OSError, OverflowError):
-            fail(f"port {port} is in use or not allowed; choose another with --{flag}")
+            fail(f"port {port} of {flags.host} is in use or not allowed; set --{flag}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about GPUs where there are none
     sys.modules.setdefault("keras", None)  # not used here, and a third of TensorFlow's load time
 

@@ -42,6 +42,8 @@ def create_server(
         "grpc.max_receive_message_length": LARGEST_MESSAGE,
         "grpc.max_send_message_length": LARGEST_MESSAGE,
         "grpc.so_reuseport": 0,  # a second server on the same port is an error
+        # At its end the server asks each client whether it has understood. One may have vanished.
+        "grpc.http2.ping_timeout_ms": 2000,
         **(channel_arguments or {}),
     }
     workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")
@@ -128,7 +130,7 @@ class ModelServer(
     @_with_status
     def HandleReloadConfigRequest(self, request, context):
         """Serve what a configuration lists and nothing else; return when new models are ready."""
-        added = self._repository.reload(request.config)
+        added = self._repository.reload(request.config, from_caller=True)
         self._repository.wait_until_available(added, give_up=lambda: not context.is_active())
         response = ReloadConfigResponse()
         response.status.SetInParent()  # OK is sent, not left out

@@ -31,6 +31,7 @@ class Repository:
         self._labels_for_unavailable = labels_for_unavailable
         self._listed: dict[str, ModelConfig] = {}  # the present configuration
         self._models: dict[str, Model] = {}  # those that it lists, and those that it once did
+        self._folders: set[Path] = set()  # in which a caller's models may be
         self._turn = threading.RLock()  # held by the thread that loads and unloads
         self._closed = threading.Event()
 
@@ -43,10 +44,11 @@ class Repository:
                 else:
                     model.unload_all_but([])
 
-    def reload(self, new: ModelServerConfig) -> set[str]:
+    def reload(self, new: ModelServerConfig, *, from_caller: bool = False) -> set[str]:
         """Serve other models, other versions, under other labels; what is not listed is unloaded.
 
-        Returns the names of the models that are new, see `wait_until_available`. Raises
+        A caller may only name folders beside those of the server's own configuration, if it lists
+        any. Returns the names of the models that are new, see `wait_until_available`. Raises
         tf.errors.OpError where the configuration is refused: everything then stays as it was.
         """
         if not new.HasField("model_config_list"):
@@ -55,6 +57,13 @@ class Repository:
         with self._turn:
             listed = {model.name: model for model in new.model_config_list.config}
             self._check_labels(listed)
+            parents = {
+                name: Path(model.base_path).resolve().parent for name, model in listed.items()
+            }
+            if from_caller and self._folders:
+                self._check_folders(parents)
+            else:
+                self._folders |= set(parents.values())
             added = listed.keys() - self._listed.keys()
             self._models |= {name: Model(name, self._load) for name in listed.keys() - self._models}
             self._listed = listed
@@ -150,6 +159,13 @@ class Repository:
                         f'label "{label}" of model "{name}" stands for version {version}, '
                         "which is not available; load it first"
                     )
+
+    def _check_folders(self, parents: dict[str, Path]) -> None:
+        """Raise tf.errors.InvalidArgumentError for a model in a folder of its own choice."""
+        for name, parent in parents.items():
+            if not any(parent.is_relative_to(folder) for folder in self._folders):
+                known = ", ".join(map(str, sorted(self._folders)))
+                raise errors.InvalidArgument(f'model "{name}" is in {parent}; allowed: {known}')
 
     def _missing(self, names: Collection[str]) -> list[str]:
         """Return which models have no version. Raises tf.errors.UnknownError if loading failed."""

@@ -19,7 +19,6 @@ from model_server.repository import Repository
 from model_server.rest import RestServer, create_app
 from model_server.servable import Servable
 
-HOST = "0.0.0.0"  # every interface, as TensorFlow Serving listens
 GRACE_SECONDS = 25  # for requests in flight when a signal ends the server
 
 tf.get_logger().setLevel(logging.ERROR)
@@ -36,7 +35,7 @@ def serve(flags: argparse.Namespace) -> None:
         repository = open_repository(flags)
         server, port = create_server(
             repository,
-            f"{HOST}:{flags.port}",
+            f"{flags.host}:{flags.port}",
             max_threads=flags.grpc_max_threads,
             channel_arguments=flags.grpc_channel_arguments,
             socket_path=flags.grpc_socket_path,
@@ -45,19 +44,21 @@ def serve(flags: argparse.Namespace) -> None:
         if flags.rest_api_port:
             timeout = flags.rest_api_timeout_in_ms / 1000 or math.inf
             app = create_app(repository, timeout=timeout, metrics_path=metrics_path)
-            rest = RestServer(app, HOST, flags.rest_api_port, threads=flags.rest_api_num_threads)
+            rest = RestServer(
+                app, flags.host, flags.rest_api_port, threads=flags.rest_api_num_threads
+            )
     except (tf.errors.OpError, RuntimeError, OSError) as error:
         fail(f"cannot start: {' '.join(str(error).split())}")
     try:
         server.start()
-        print(f"Running gRPC ModelServer at {HOST}:{port} ...", flush=True)
+        print(f"Running gRPC ModelServer at {flags.host}:{port} ...", flush=True)
         if flags.grpc_socket_path:
             print(
                 f"Running gRPC ModelServer at UNIX socket {flags.grpc_socket_path} ...", flush=True
             )
         if rest:
             rest.start()
-            print(f"Exporting HTTP/REST API at:{HOST}:{rest.port} ...", flush=True)
+            print(f"Exporting HTTP/REST API at:{flags.host}:{rest.port} ...", flush=True)
         while True:
             time.sleep(0.2)  # a longer wait could miss a signal that another thread receives
     finally:

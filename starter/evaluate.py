@@ -18,7 +18,7 @@ import tf_keras as keras
 from PIL import Image
 
 from gateway.deadline import Deadline
-from gateway.images import decode_and_resize, open_picture
+from gateway.images import decode_and_resize
 from gateway.preprocessing import scale
 from tutorial.training import calibration, count_flop, softmax
 
@@ -28,8 +28,8 @@ def predict(model: keras.Model, photos: list[bytes], *, shrink: bool) -> np.ndar
 
     def images() -> Iterator[np.ndarray]:
         for photo in photos:
-            picture, deadline = open_picture(photo), Deadline.after(60)
-            pixels = decode_and_resize(picture, model.input_shape[1:3], deadline, shrink=shrink)
+            deadline = Deadline.after(60)
+            pixels = decode_and_resize(photo, model.input_shape[1:3], deadline, shrink=shrink)
             yield scale(pixels, "xception")
 
     return model.predict(images(), verbose=0)
@@ -62,8 +62,6 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="a folder of .jpg files for each class")
     starter = Path(__file__).parent / "starter.h5"
     parser.add_argument("model", type=Path, nargs="?", default=starter, help="a .h5 file")
-    choices = ("on", "off")
-    parser.add_argument("--shrink", choices=choices, nargs="+", default=choices)
     parser.add_argument("--enlarge", type=int, default=1, help="times that the sides get longer")
     args = parser.parse_args()
     labels = sorted(folder.name for folder in args.photos.iterdir() if folder.is_dir())
@@ -73,9 +71,9 @@ def main() -> None:
     print(f"{args.model.name}: {model.count_params():,} parameters", end=", ")
     print(f"{args.model.stat().st_size / 1e6:.1f} MB, {count_flop(model) / 1e9:.3f} GFLOP an image")
     photos = [read(path, args.enlarge) for path in paths]
-    for shrink in args.shrink:
-        print(f"\nshrinking while decoding {shrink}:")
-        judge(predict(model, photos, shrink=shrink == "on"), classes, labels)
+    for shrink in (True, False):
+        print(f"\nlarge JPEGs shrunk while they are decoded: {shrink}")
+        judge(predict(model, photos, shrink=shrink), classes, labels)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
+import tf_keras
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tutorial import TutorialError
-from tutorial.read_model import KerasModel, SavedFunction, find_signature, first_line
+from tutorial.read_model import (
+    KerasModel,
+    SavedFunction,
+    all_layers,
+    find_signature,
+    first_line,
+)
 from tutorial.sources import EXPORT
 
 TOLERANCE = 1e-4  # of a score, relative to the largest score of its image
@@ -72,6 +80,11 @@ def float_signature(
     inputs = getattr(model, "inputs", None) or []  # a subclassed model has none
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
+        if isinstance(model, (keras.Sequential, tf_keras.Sequential)):
+            raise TutorialError(
+                "the model was saved before it was built, so it has no weights. Train it, or call"
+                " it on a picture, and save it then"
+            )
         if not names:
             raise TutorialError(f"the model does not say what it takes. {EXPORT}")
         raise TutorialError(
@@ -93,6 +106,11 @@ def float_signature(
     except TutorialError:
         raise
     except Exception as error:
+        if scope := re.search(r"'(.+)' is not a valid (root )?scope name", str(error)):
+            raise TutorialError(
+                f"TensorFlow does not take {scope[1].strip('/')!r} as a layer's name. Give the"
+                " layer a name of A-Z, a-z, 0-9 and _ where you build the model, and save it again"
+            ) from error
         raise TutorialError(
             f"the model does not take pictures of shape {spec.shape[1:]}: {first_line(error)}"
         ) from error
@@ -156,7 +174,13 @@ def _picture_shape(image: object, size: str) -> tuple[int | None, ...]:
         if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
             raise TutorialError(f"SIZE={size} is not like 224, or 224x160 (height x width)")
         sides = [int(side) for side in size.split("x")]
-        shape = (None, sides[0], sides[-1], shape[3])
+        height, width = shape[1] or sides[0], shape[2] or sides[-1]
+        if [height, width] != [sides[0], sides[-1]]:
+            raise TutorialError(
+                f"SIZE={size} does not fit: the model takes {height}x{width} (height x width)."
+                " Leave SIZE out"
+            )
+        shape = (None, height, width, shape[3])
     if shape[3] not in COLOURS or None in shape[1:]:
         raise TutorialError(
             f"{image.name} has shape {shape}; supported: height, width and {COLOURS} colours."
@@ -206,6 +230,7 @@ def save_model(model: KerasModel | SavedFunction, signatures: dict, folder: Path
         weights.all = model.loaded
     else:
         weights.all = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+        weights.tables = [getattr(layer, "lookup_table", None) for layer in all_layers(model)]
     try:
         tf.saved_model.save(weights, folder, signatures=signatures)
     except Exception as error:
@@ -260,15 +285,30 @@ def check_scores(
     Raises TutorialError if `model` gives other scores, or none.
     """
     images = scale(random_pixels(signature).astype("float32"))
+
+    def predict() -> np.ndarray:
+        outputs = {_legal_name(key): value for key, value in call_model(model, images).items()}
+        return outputs[signature.output_name].numpy()
+
     try:
-        scores = signature(images)
-        found = {_legal_name(key): value for key, value in call_model(model, images).items()}
+        expected, again = predict(), predict()
     except tf.errors.OpError as error:
         raise TutorialError(
             f"the model does not run with {IMAGES} pictures at once. Build it without a fixed batch"
             " size, and save that"
         ) from error
-    expected = found[signature.output_name].numpy()
+    try:
+        scores = signature(images)
+    except tf.errors.OpError as error:
+        raise TutorialError(
+            "the converted model does not run. If it is one of TensorFlow 1, build it with Keras,"
+            " load its weights, and save that"
+        ) from error
+    if not np.allclose(expected, again, rtol=TOLERANCE, equal_nan=True):
+        raise TutorialError(
+            "the model gives other scores each time: one of its layers, such as Dropout, is called"
+            " with training=True. Build it without that, and save it again"
+        )
     if not np.isfinite(expected).all():
         raise TutorialError(
             "the model itself gives NaN or infinity for random pictures. Does model.predict, too?"
@@ -327,18 +367,24 @@ def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "
 
     The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
     any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
+    Sums of probabilities do that too, and several softmaxes side by side do not.
 
     Raises TutorialError where that does not help and nothing is `chosen`, where something else is
     chosen, and for one output that says nothing about its label.
     """
-    kind = KINDS.get(last_operation(signature)) or _kind_of_values(signature) or chosen
+    kind, seen = KINDS.get(last_operation(signature)), _kind_of_values(signature)
+    if not kind or (seen == "probabilities" and kind == "logits"):
+        kind = seen or chosen
+    elif kind == "probabilities" != seen:  # several softmaxes side by side
+        kind = chosen
     if not kind:
         raise TutorialError(
             "the model does not show what its scores mean: set SCORES=independent if each is a"
             " probability of its own, or SCORES=logits if a softmax is still to come"
         )
     if chosen not in ("", kind):
-        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}")
+        advice = ". Put Activation('sigmoid') behind its last layer" * (chosen == "independent")
+        raise TutorialError(f"SCORES={chosen} is wrong: this model gives {kind}{advice}")
     if kind == "probabilities" and signature.outputs == 1:
         raise TutorialError(
             "the model's softmax has one output, so it is always 1: train a sigmoid"
@@ -378,9 +424,17 @@ def _kind_of_values(signature: SavedSignature) -> str:
     scales = [1, 10, 1e3, 1e5]  # far from the values of training, too
     scores = np.concatenate([signature((scale * images).astype("float32")) for scale in scales])
     scores = scores[np.isfinite(scores).all(axis=1)]
-    if scores.min(initial=0) < -1e-3 or scores.max(initial=1) > 1 + 1e-3:
+    sums = scores.sum(axis=1)
+    if scores.min(initial=0) < -1e-3:
         return "logits"
-    return "probabilities" if np.allclose(scores.sum(axis=1), 1, atol=1e-3) else ""
+    if scores.max(initial=1) > 1 + 1e-3:
+        if np.ptp(sums) < 0.02 * sums.min():  # percentages, for example
+            raise TutorialError(
+                f"the scores of every picture add up to {sums.mean():.4g}: add"
+                f" Rescaling(1 / {sums.mean():.4g}) as last layer, so that they are probabilities"
+            )
+        return "logits"
+    return "probabilities" if np.allclose(sums, 1, atol=0.02) else ""
 
 
 def write_warmup(folder: Path, model_name: str, signatures: list[SavedSignature]) -> Path:

@@ -36,11 +36,6 @@ FUNCTION = re.compile(  # as tf_keras writes it to .h5 files, and cannot read it
 OPERATION = re.compile(  # as Keras 3 writes it to .h5 files: unlike a layer, it cannot be trained
     r'"class_name": "(?!InputLayer|DTypePolicy)(\w+)", "config": {"name": "[^"]+"(?!, "trainable")'
 )
-SCALING_OPERATIONS = (
-    *("TrueDivide", "Divide", "Multiply", "Subtract", "Add"),  # Keras 3's preprocess_input
-    *("tf.math.truediv", "tf.math.divide", "tf.math.multiply", "tf.math.subtract"),  # tf_keras's
-    *("tf.nn.bias_add", "tf.__operators__.add"),
-)
 PASSING = (  # layers and operations that leave the pixels' values, or come in training only
     *("Input", "Random", "Resizing", "CenterCrop", "Cast", "Reshape", "Permute"),
     *("GetItem", "Stack", "SlicingOp"),
@@ -169,23 +164,24 @@ def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) ->
 
 
 def scales_its_input(model: KerasModel | SavedFunction) -> bool:
-    """Return whether the first layer that changes the pixels' values scales them."""
-    for layer in _layers(model):
+    """Return whether the first layer that changes the pixels' values scales them.
+
+    Arithmetic such as `preprocess_input` does not count: other scaling may come before the model.
+    """
+    for layer in all_layers(model):
         name = type(layer).__name__
         if name in ("Rescaling", "Normalization"):
             factor = layer.scale if name == "Rescaling" else np.asarray(layer.variance) ** -0.5
             return 255 * np.max(np.abs(factor)) < LARGEST
         if not name.startswith(PASSING):
-            if name == "TFOpLambda":  # an operation in a tf_keras model
-                return layer.name.startswith(SCALING_OPERATIONS)
-            is_layer = isinstance(layer, (keras.layers.Layer, tf_keras.layers.Layer))
-            return name in SCALING_OPERATIONS and not is_layer
+            break
     return False
 
 
-def _layers(model: object) -> Iterator:
+def all_layers(model: object) -> Iterator:
+    """Return the layers and operations of a Keras model, and of the models in it."""
     for layer in getattr(model, "operations", getattr(model, "layers", [])):
-        yield from _layers(layer) if hasattr(layer, "layers") else [layer]
+        yield from all_layers(layer) if hasattr(layer, "layers") else [layer]
 
 
 def open_saved_model(folder: Path) -> tuple[dict[str, Callable], object]:
@@ -202,15 +198,18 @@ def open_saved_model(folder: Path) -> tuple[dict[str, Callable], object]:
 
 def find_signature(functions: dict[str, Callable], name: str) -> Callable:
     """Return the signature `name`. Raises TutorialError, with the names, if there is none."""
+    if not functions:
+        raise TutorialError(f"the SavedModel has no signature, which says what it takes. {EXPORT}")
     if name not in functions:
-        found = ", ".join(functions) or "none"
-        raise TutorialError(f"the SavedModel has no signature {name!r}; it has: {found}")
+        others = " or ".join(f"SIGNATURE={other}" for other in functions)
+        raise TutorialError(f"the SavedModel has no signature {name!r}: set {others}")
     return functions[name]
 
 
 def first_line(error: Exception) -> str:
-    """Return the line of an error that says the reason."""
-    text = str(error)
+    """Return the line of an error that says the reason, at most 300 characters of it."""
+    text = str(error).rpartition("Exception encountered: ")[2]  # behind it, Keras says why
     if bold := re.search(r"\x1b\[1m(.+?)\x1b", text):  # how Keras 3 prints the reason
         text = bold[1]
-    return text.strip().partition("\n")[0]
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 300 else f"{line[:300]} …"

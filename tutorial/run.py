@@ -69,6 +69,10 @@ def main() -> None:
             raise TutorialError(why_ended(servers.log))
     except TutorialError as error:
         sys.exit(f"make run: {error}")
+    except OSError as error:
+        if not error.filename:
+            raise
+        sys.exit(f"make run: {error.filename}: {error.strerror}. Does this folder belong to you?")
     except KeyboardInterrupt:
         print("\nStopped.")
 
@@ -98,6 +102,11 @@ def reserve_ports(**ports: int) -> None:
     folder = services.BUILD / "ports"
     folder.mkdir(parents=True, exist_ok=True)
     for variable, port in ports.items():
+        if not 0 < port < 65536:
+            raise TutorialError(f"{variable}={port} is no port: they are 1 to 65535")
+        if list(ports.values()).count(port) > 1:
+            names = " and ".join(name for name in ports if ports[name] == port)
+            raise TutorialError(f"{names} are both {port}: give each a port of its own")
         lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)  # the system closes it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +116,7 @@ def reserve_ports(**ports: int) -> None:
         if not free:
             raise TutorialError(
                 f"port {port} is in use: stop the program that listens there, or choose another"
-                f" port with make run {variable}={port + 1}"
+                f" port with make run {variable}={port + len(ports)}"
             )
 
 

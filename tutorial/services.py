@@ -63,7 +63,7 @@ def start_model_server(name: str, command: list[str], port: int) -> Server:
 def model_server_command(model_folder: Path, port: int) -> list[str]:
     """Return the command of this project's own model server, for models/NAME."""
     model = (f"--model_name={model_folder.name}", f"--model_base_path={model_folder.resolve()}")
-    return [sys.executable, "-m", "model_server", f"--port={port}", *model]
+    return [sys.executable, "-m", "model_server", "--host=127.0.0.1", f"--port={port}", *model]
 
 
 def start_gateway(

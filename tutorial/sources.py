@@ -43,7 +43,12 @@ def check_code(path: Path, trusted: str = "") -> None:
     """Raise TutorialError if the file has weights only, or code that is not `trusted` ("1")."""
     if model_format(path) == "SavedModel":
         return
-    if re.search(r'"class_name": *"Lambda"', read_config(path)) and trusted != "1":
+    config = read_config(path)
+    if re.search(r'": *{"value": *\["4', config):  # a function's bytecode, in base64
+        raise TutorialError(
+            f"{path} has a lambda for an activation, which Keras saves but cannot read. {EXPORT}"
+        )
+    if re.search(r'"class_name": *"Lambda"', config) and trusted != "1":
         raise TutorialError(
             f"{path} has a Lambda layer, so loading it runs code from the file. {EXPORT}."
             " If you trust the file, set TRUSTED=1"

@@ -5,8 +5,8 @@
 
 import { jpegOf, takePhoto } from "./camera.js";
 
-const MAX_BYTES = Number(document.body.dataset.maxBytes); // of a file that the gateway takes
-const SHRUNK_SIDE = 2000; // pixels, for files over that
+const LIMITS = JSON.parse(document.body.dataset.limits); // of pictures that the gateway takes
+const SHRUNK_SIDE = 2000; // pixels, of a picture over these
 const BARS_SHOWN = 10; // a model with a thousand labels shows its ten best, the others on demand
 
 const find = (selector) => document.querySelector(selector);
@@ -108,29 +108,39 @@ async function classify(question, signal) {
   return answer;
 }
 
-/** The request that sends a file, made smaller where the gateway would not take it. */
+/** The request that sends a file, as a JPEG where the gateway would not take it. */
 async function uploadOf(question) {
-  await checkReadable(question.file);
+  const { file, name } = question;
+  await checkReadable(file);
   const body = new FormData();
-  const smaller = question.file.size > MAX_BYTES ? await shrink(question.file) : null;
-  body.append("file", smaller ?? question.file, question.name);
-  if (smaller) question.note = `, made smaller here: the file has ${megabytes(question.file)} MB`;
+  const picture = await createImageBitmap(file).catch(() => null); // the gateway says what is wrong
+  const reason = picture && whyNotTaken(file, picture);
+  body.append("file", reason ? await smallJpegOf(picture) : file, name);
+  if (reason) question.note = `, sent as a JPEG: ${reason}`;
   return { body };
 }
 
-/** A smaller JPEG of the same picture; null where the browser cannot read it, so that the gateway judges. */
-async function shrink(file) {
-  try {
-    const picture = await createImageBitmap(file);
-    const scale = Math.min(1, SHRUNK_SIDE / Math.max(picture.width, picture.height));
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.round(scale * picture.width);
-    canvas.height = Math.round(scale * picture.height);
-    canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-    return await jpegOf(canvas);
-  } catch {
-    return null;
-  }
+/** Why the gateway would not take a picture that this browser reads; "" if it would. */
+function whyNotTaken(file, { width, height }) {
+  const format = file.type.replace("image/", "").toUpperCase();
+  const most = LIMITS.pixels[format];
+  if (!most) return `the gateway does not read ${format || "this format"}`;
+  if (file.size > LIMITS.bytes) return `the file has ${megabytes(file)} MB`;
+  const large = width * height > most || Math.max(width, height) > LIMITS.side;
+  return large ? `the picture has ${width} × ${height} pixels` : "";
+}
+
+/** The picture as a JPEG with sides of at most SHRUNK_SIDE; white shows through, as in the gateway. */
+function smallJpegOf(picture) {
+  const scale = Math.min(1, SHRUNK_SIDE / Math.max(picture.width, picture.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(scale * picture.width));
+  canvas.height = Math.max(1, Math.round(scale * picture.height));
+  const paper = canvas.getContext("2d");
+  paper.fillStyle = "white";
+  paper.fillRect(0, 0, canvas.width, canvas.height);
+  paper.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return jpegOf(canvas);
 }
 
 function megabytes(file) {

@@ -269,7 +269,7 @@ def test_a_h5_file_without_a_version_is_read_as_keras_2(tmp_path):
 
 
 def test_a_missing_signature_is_named_with_those_that_exist(saved):
-    with pytest.raises(TutorialError, match="no signature 'x'; it has: serving_default, serving_u"):
+    with pytest.raises(TutorialError, match="no signature 'x': set SIGNATURE=serving_default or"):
         read_model.load_model(saved[1], "x")
 
 
@@ -301,6 +301,23 @@ def averaged(activation):
     return tf_keras.Model(image, mean)
 
 
+def side_by_side():
+    """Return a model of three softmaxes, each over two labels."""
+    image = keras.Input((8, 8, 3))
+    pairs = keras.layers.Reshape((3, 2))(keras.layers.Dense(6)(keras.layers.Flatten()(image)))
+    return keras.Model(image, keras.layers.Flatten(name="animal")(keras.layers.Softmax()(pairs)))
+
+
+def joined():
+    """Return a model whose scores are sums of four probabilities."""
+    image = keras.Input((8, 8, 3))
+    four = keras.layers.Dense(4, "softmax")(keras.layers.Flatten()(image))
+    join = keras.layers.Dense(3, use_bias=False, name="animal")
+    model = keras.Model(image, join(four))
+    join.kernel.assign([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return model
+
+
 def squeezed():
     """Return a model whose scores are logits, and always between 0 and 1."""
     model = make_model(keras, None)
@@ -325,6 +342,7 @@ def signature_of(model, folder, labels=LABELS):
         (lambda: averaged(None), "", "logits"),
         (lambda: averaged("sigmoid"), "independent", "independent"),
         (squeezed, "logits", "logits"),
+        (joined, "", "probabilities"),
     ],
 )
 def test_kind_of_scores(make, chosen, kind, tmp_path):
@@ -337,7 +355,8 @@ def test_kind_of_scores(make, chosen, kind, tmp_path):
         (lambda: make_model(keras, "softmax", 1), ["a", "b"], "", "always 1: train a sigmoid"),
         (lambda: make_model(keras, None, 1), ["a"], "", "LABELS=other,a"),
         (squeezed, LABELS, "", "set SCORES=independent if .*, or SCORES=logits"),
-        (lambda: make_model(keras, None), LABELS, "independent", "wrong: this model gives logits"),
+        (side_by_side, [*"abcdef"], "", "set SCORES=independent if"),
+        (lambda: make_model(keras, None), LABELS, "independent", "gives logits. Put Activation"),
     ],
 )
 def test_scores_that_do_not_say_what_they_mean_are_refused(make, labels, chosen, words, tmp_path):

@@ -37,7 +37,8 @@ def test_gateway_loaded_before_the_fork_answers_after_it(start_gateway, monkeypa
     """gRPC does not survive a fork: nothing may be opened before gunicorn has made its workers."""
     monkeypatch.setenv("GUNICORN_CMD_ARGS", "--preload --workers=2")
     gateway = start_gateway()
-    assert len(gateway.processes()) >= 3
+    # It is ready as soon as one worker is.
+    wait_until(lambda: len(gateway.processes()) >= 3, timeout=30, what="two workers")
     assert [gateway.predict().status_code for _ in range(8)] == [200] * 8
 
 

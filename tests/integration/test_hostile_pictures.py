@@ -11,6 +11,7 @@ import requests
 from PIL import Image
 
 from gateway.errors import MAX_BYTES
+from tests.gateway_process import memory_limit
 from tests.pictures import chunk, encoded, png
 from tutorial.hostile import dripping, scan_bomb, tcp_server
 
@@ -86,10 +87,13 @@ def test_requests_made_to_take_memory_take_little(start_gateway):
         bodies += [{"files": None, "json": {"urls": [url] * 8}}]
         json = {"data": b"[" + b"{}," * 6_600_000, "headers": {"Content-Type": "application/json"}}
         bodies += [{"files": None, **json}]
-        waiting = [clients.submit(gateway.predict, **body) for body in bodies]
-        while not all(answer.done() for answer in waiting):
-            assert gateway.admin("/livez").status_code == 200
-            time.sleep(0.2)
+        processes = gateway.processes()
+        with memory_limit(processes, 512):
+            waiting = [clients.submit(gateway.predict, **body) for body in bodies]
+            while not all(answer.done() for answer in waiting):
+                assert gateway.admin("/livez").status_code == 200
+                time.sleep(0.2)
+        assert gateway.processes() == processes, "one was killed"
     statuses = [future.result().status_code for future in waiting]
     assert set(statuses) <= {200, 400, 413, 503, 504}
     assert statuses[-1] == 413

@@ -1,5 +1,7 @@
 """Several models, version policies, labels, reloads: what a ModelServerConfig says is served."""
 
+import re
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
@@ -158,6 +160,15 @@ def test_refused_configuration_changes_nothing(served, text, named):
     assert served.client.answering() == 10
 
 
+def test_reload_loads_no_model_from_elsewhere(three):
+    with serving(three, "scale") as served:
+        request = ReloadConfigRequest(config=served.config(scale=""))
+        request.config.model_config_list.config[0].base_path = "/etc/scale"
+        with refused(INVALID, f'model "scale" is in /etc; allowed: {three}'):
+            served.client.model.HandleReloadConfigRequest(request, timeout=SECONDS)
+        assert served.client.answering() == 10
+
+
 def test_reload_says_which_new_model_cannot_be_loaded(three, served):
     (three / "broken" / "1").mkdir(parents=True)
     served.reload(scale="")
@@ -291,3 +302,16 @@ def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path)
         assert not ready.done()
         publish(saved, tmp_path / "scale" / "1")
         assert ready.result(SECONDS).answering() == 1
+
+
+def test_process_ends_within_5_seconds_although_a_client_vanished(saved, tmp_path):
+    """A client whose machine lost its network: its connection stays, and it answers no ping."""
+    publish(saved, tmp_path / "scale" / "1")
+    with started("--model_name=scale", f"--model_base_path={tmp_path / 'scale'}") as process:
+        port = re.search(r":(\d+) \.\.\.", process.stdout.readline())[1]
+        with socket.create_connection(("127.0.0.1", int(port))) as client:
+            no_settings = b"\0\0\0\4\0\0\0\0\0"
+            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_settings)
+            assert client.recv(1)  # the server has seen an HTTP/2 client
+            process.terminate()
+            assert process.wait(5) == 0

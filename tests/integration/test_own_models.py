@@ -191,6 +191,14 @@ def with_two_heads() -> Case:
     return Case(model.save, lambda array: base.predict(array, verbose=0))
 
 
+def with_names() -> Case:
+    """Return a classifier with the name of the best class as a second output."""
+    base = classifier()
+    lookup = keras.layers.StringLookup(vocabulary=THREE.split(","), invert=True, num_oov_indices=0)
+    model = keras.Model(base.input, [base.output, lookup(keras.ops.argmax(base.output, axis=1))])
+    return Case(model.save, lambda array: base.predict(array, verbose=0))
+
+
 def with_sides() -> Case:
     """Return a classifier of convolutions, whose scores have a height and a width of one pixel."""
     base = classifier()
@@ -253,7 +261,8 @@ CASES = {
     "preprocesses itself": lambda: of(
         classifier(tf_keras, first=[tf_keras.applications.vgg16.preprocess_input]),
         file="model.h5",
-        **unchanged,
+        scale=unchanged["scale"],
+        settings={"PREPROCESSING": "none"},
     ),
     "one sigmoid": lambda: of(
         classifier(units=1, activation="sigmoid"), labels="cat,dog", kind="independent"
@@ -312,6 +321,7 @@ CASES = {
         lambda pixels: {"scores": tf.nn.softmax(mean_colours(pixels)), "names": tf.constant("a")},
         *(None, *SIZE, 3),
     ),
+    "names beside the scores": with_names,
     "dict output": lambda: with_outputs({"species": 3}),
     "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
     "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
@@ -431,8 +441,9 @@ FIRST = {  # what a model does with pixels first -> whether it scales them
     "0 to 1 normalized": (keras, [keras.layers.Normalization(mean=0.4, variance=0.05)], False),
     "bytes scaled": (keras, [sliced, keras.layers.Rescaling(1 / 127.5, -1)], True),
     "bytes normalized": (tf_keras, [tf_keras.layers.Normalization(mean=90, variance=4e3)], True),
-    "caffe": (keras, [keras.applications.vgg16.preprocess_input], True),
-    "torch in tf_keras": (tf_keras, [tf_keras.applications.densenet.preprocess_input], True),
+    "caffe": (keras, [keras.applications.vgg16.preprocess_input], False),
+    "0 to 1 moved": (keras, [lambda pixels: pixels * 2 - 1], False),
+    "torch in tf_keras": (tf_keras, [tf_keras.applications.densenet.preprocess_input], False),
 }
 
 
@@ -467,7 +478,74 @@ def fixed_batch() -> Case:
     return of(keras.Model(inputs, keras.layers.Dense(3)(x)))
 
 
+def random() -> Case:
+    """Return a model whose dropout is on when it predicts, too."""
+    model = classifier(tf_keras)
+    dropped = tf_keras.layers.Dropout(0.5)(model.layers[-2].output, training=True)
+    return of(tf_keras.Model(model.input, tf_keras.layers.Dense(3)(dropped)), file="model.h5")
+
+
+def with_activation(activation: Callable, **options) -> Case:
+    """Return a model with an activation behind its input."""
+    return of(classifier(first=[keras.layers.Activation(activation, **options)]))
+
+
+def saved_signatures(*names: str) -> Case:
+    """Return a SavedModel with these signatures."""
+    spec = tf.TensorSpec((None, *SIZE, 3), name="pixels")
+    function = tf.function(lambda pixels: {"scores": mean_colours(pixels)}, input_signature=[spec])
+    signatures = dict.fromkeys(names, function)
+    return Case(
+        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signatures),
+        mean_colours,
+        file="saved",
+    )
+
+
+def of_tensorflow_1() -> Case:
+    """Return a SavedModel with the variables of TensorFlow 1."""
+    v1 = tf.compat.v1
+
+    def save(path: Path) -> None:
+        with tf.Graph().as_default(), v1.Session() as session:
+            pixels = v1.placeholder(tf.float32, [None, *SIZE, 3], name="pixels")
+            weights = v1.Variable(np.eye(3, dtype="float32"), use_resource=False)
+            scores = tf.nn.softmax(mean_colours(pixels) @ weights)
+            session.run(v1.global_variables_initializer())
+            v1.saved_model.simple_save(session, str(path), {"x": pixels}, {"scores": scores})
+
+    return Case(save, mean_colours, file="saved")
+
+
 REFUSED = {
+    "random": (random, {}, "other scores each time: .* such as Dropout, .* training=True"),
+    "percent": (
+        lambda: of(keras.Model((m := classifier()).input, keras.layers.Rescaling(100)(m.output))),
+        {},
+        r"of every picture add up to 100: add Rescaling\(1 / 100\) as last layer",
+    ),
+    "a lambda": (
+        lambda: with_activation(lambda x: x * 2),
+        {"TRUSTED": "1"},
+        "a lambda for an activation, which Keras saves but cannot read. Run model.export",
+    ),
+    "a layer's name": (
+        lambda: with_activation("relu", name="größe 1"),
+        {},
+        "TensorFlow does not take 'größe 1' as a layer's name. Give the layer a name of A-Z",
+    ),
+    "another size": (
+        lambda: of(classifier()),
+        {"SIZE": "30"},
+        r"SIZE=30 does not fit: the model takes 24x20 \(height x width\). Leave SIZE out",
+    ),
+    "another signature": (
+        lambda: saved_signatures("classify", "score"),
+        {},
+        "no signature 'serving_default': set SIGNATURE=classify or SIGNATURE=score",
+    ),
+    "no signature": (saved_signatures, {}, "has no signature, which says .* Run model.export"),
+    "TensorFlow 1": (of_tensorflow_1, {}, "one of TensorFlow 1, build it with Keras"),
     "a batch of two": (fixed_batch, {}, "4 pictures at once. Build it without a fixed batch"),
     "int8": (
         lambda: of(classifier(dtype="int8", first=[keras.layers.Rescaling(1 / 127)])),
@@ -480,7 +558,7 @@ REFUSED = {
     "never built": (
         lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),
         {},
-        "does not say what it takes. Run model.export",
+        "saved before it was built, so it has no weights. Train it, or call it on a picture",
     ),
     "one picture": (
         lambda: saved_function(lambda pixels: {"scores": pixels[0, 0]}, *SIZE, 3),

@@ -34,7 +34,11 @@ LOGITS = {
     "skirt": -2.6,
     "t-shirt": -4.84,
 }
-MAX_BYTES = 100_000  # of this fake gateway, so that files over the limit need not be large
+LIMITS = {  # of this fake gateway, so that pictures over them need not be large
+    "bytes": 100_000,
+    "side": 3000,
+    "pixels": {"JPEG": 1_000_000, "PNG": 3_000_000, "GIF": 1_000_000},
+}
 PICTURE = encoded(Image.new("RGB", (30, 40), "navy"))
 
 
@@ -81,7 +85,7 @@ class FakeGateway:
 
     def reset(self) -> None:
         self.model = {"model_name": "starter", "scores": "logits", "labels": list(LOGITS)}
-        self.model["max_bytes"] = MAX_BYTES
+        self.model["limits"] = LIMITS
         self.answer = ANSWER
         self.requests: list[dict] = []
         self.held: threading.Event | None = None
@@ -368,20 +372,41 @@ def test_missing_camera_is_explained(page, gateway):
     assert gateway.requests == []
 
 
-def test_file_over_the_limit_is_made_smaller_if_it_is_a_picture(page, gateway, tmp_path):
-    Image.effect_noise((2500, 1000), 90).save(large := tmp_path / "large.png")
-    assert large.stat().st_size > 10 * MAX_BYTES
-    drop_file(page, large)
-    expect(page.locator("#took")).to_contain_text("made smaller here: the file has")
+@pytest.mark.parametrize(
+    ("name", "picture", "reason", "size"),
+    [
+        ("bytes.png", Image.effect_noise((2500, 1000), 90), "the file has 2 MB", (2000, 800)),
+        (
+            "many.jpg",
+            Image.new("L", (2500, 1000)),
+            "the picture has 2500 × 1000 pixels",
+            (2000, 800),
+        ),
+        ("long.png", Image.new("L", (4000, 100)), "the picture has 4000 × 100 pixels", (2000, 50)),
+        ("new.avif", Image.new("RGBA", (90, 40)), "the gateway does not read AVIF", (90, 40)),
+    ],
+)
+def test_picture_that_the_gateway_would_not_take_is_sent_as_a_jpeg(
+    page, gateway, tmp_path, name, picture, reason, size
+):
+    picture.save(tmp_path / name)
+    drop_file(page, tmp_path / name)
+    expect(page.locator("#took")).to_contain_text(f"sent as a JPEG: {reason}")
     [sent] = gateway.requests
-    assert sent["name"] == "large.png"
+    assert sent["name"] == name
     with Image.open(BytesIO(sent["bytes"])) as image:
-        assert (image.format, image.size) == ("JPEG", (2000, 800))
+        assert (image.format, image.size) == ("JPEG", size)
+        if picture.mode == "RGBA":  # transparent: white shows through
+            assert image.getpixel((0, 0)) == (255, 255, 255)
 
-    large.write_bytes(bytes(2 * MAX_BYTES))  # the gateway says what is wrong with this one
+
+def test_file_that_the_browser_cannot_read_is_sent_as_it_is(page, gateway, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(2 * LIMITS["bytes"]))
     with page.expect_response("**/classify"):
         drop_file(page, large)
-    assert gateway.requests[1]["bytes"] == large.read_bytes()
+    [sent] = gateway.requests
+    assert sent["bytes"] == large.read_bytes()
 
 
 # The line for curl

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.browser import drop_file, launch
-from tutorial import ROOT
+from tutorial import ROOT, sources
 from tutorial.processes import free_ports, port_open, wait_until
 
 PORTS = ("gateway-port", "admin-port", "model-port")
@@ -104,6 +104,17 @@ def test_a_port_in_use_is_one_clear_line(ports):
     assert process.returncode == 1
     assert said.startswith(f"make run: port {port} is in use")
     assert said.count("\n") == 1
+
+
+def test_ctrl_c_during_a_conversion_is_one_line_and_leaves_no_model(ports):
+    model = ROOT / "tests/data/keras27-nested-xception-tiny.h5"
+    arguments = f"--model={model}", f"--labels={sources.CLOTHES}", "--preprocessing=tf"
+    with run(*arguments, "--model-name=stopped", ports=ports[0]) as process:
+        read_until(process, "Converting")
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "\nStopped.\n")
+    assert not (ROOT / "models/stopped").exists()
 
 
 def test_a_missing_model_is_one_clear_line(ports, tmp_path):

@@ -1,5 +1,6 @@
 """The website: no dead links, nothing from other servers, and what its scripts do in a browser."""
 
+import html
 import re
 import subprocess
 import sys
@@ -45,9 +46,24 @@ def test_each_picture_has_a_text_in_its_place(site):
     assert pictures and [tag for tag in pictures if not re.search(r'alt="[^"]', tag)] == []
 
 
+def test_each_message_of_the_project_has_an_entry(site):
+    page = (site / "docs/error-messages.html").read_text()
+    listed = " ".join(html.unescape(re.sub("<[^>]+>", "", page)).split())
+    raised = re.compile(r"""raise \w*Error\(\s*f?(["'])([^{}\n]{12,}?)(?:\1|[{}])""")
+    found = [
+        text
+        for package in ("tutorial", "gateway", "model_server")
+        for path in (ROOT / package).rglob("*.py")
+        for _, text in raised.findall(path.read_text())
+    ]
+    assert len(found) > 50
+    assert [text for text in found if " " in text and text not in listed] == []
+
+
 def test_search_finds_each_error_message(site):
     text = (ROOT / "docs/error-messages.md").read_text()
-    messages = [line.split("`")[1] for line in re.findall("^### .*", text, re.MULTILINE)]
+    messages = re.findall("^### [^`\n]*`(.+?)`", text, re.MULTILINE)
+    messages.append("port is in use: stop the program that listens there")  # of this project
     with browser.launch() as chromium:
         page = chromium.new_page()
         for message in messages:

@@ -1,5 +1,9 @@
 """The starter model keeps what its card promises, and knows the sample pictures."""
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tf_keras
@@ -53,3 +57,12 @@ def test_count_flop_counts_a_multiplication_and_an_addition_as_two():
     assert count_flop(tf_keras.Model(image, convolution(image))) == 8 * 8 * 4 * 2 * 3 * 3 * 3
     resized = tf_keras.Model(image, tf_keras.layers.Resizing(4, 4)(image))
     assert count_flop(resized) == RESIZE_COST * 4 * 4 * 3
+
+
+def test_evaluate_judges_photos_with_and_without_shrinking(tmp_path):
+    for label in LABELS:
+        (tmp_path / label).mkdir()
+        shutil.copy(FILE.parent / f"samples/{label}.jpg", tmp_path / label)
+    command = [sys.executable, FILE.parent / "evaluate.py", tmp_path, "--enlarge", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.count("10 of 10 photos right: 1.000") == 2

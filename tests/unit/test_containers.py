@@ -154,6 +154,20 @@ def test_compose_gives_the_gateway_the_settings_of_its_pods():
     assert service["volumes"] == [f"./models/${{MODEL_NAME:-starter}}/contract.json:{place}:ro"]
 
 
+def test_compose_limits_memory_to_that_of_the_pods():
+    limits = {name: service["mem_limit"] for name, service in SERVICES.items()}
+    for tier, container in CONTAINERS.items():
+        pod = container["resources"]["limits"]["memory"]
+        assert limits[tier] == pod.removesuffix("i").lower()
+
+
+def test_compose_publishes_metrics_to_this_machine_only_and_without_a_known_password():
+    for name in ("prometheus", "grafana"):
+        assert all(port.startswith("127.0.0.1:") for port in SERVICES[name]["ports"])
+    environment = SERVICES["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+
+
 def test_compose_waits_for_health_where_there_is_a_check():
     waits = {
         (name, other): wait["condition"]

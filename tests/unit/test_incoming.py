@@ -273,3 +273,14 @@ def test_predict_reads_no_more_than_all_requests_may_hold(make_app, picture_serv
         time.sleep(0.01)
     assert gateway.post("/predict", **files(png())).status_code == 200
     assert HeldBytes.in_process == 0
+
+
+@pytest.mark.usefixtures("nothing_held")
+@pytest.mark.parametrize(("takes_bytes", "status"), [(True, 200), (False, 503)])
+def test_predict_counts_the_pixels_as_they_are_sent(make_app, fake_model, takes_bytes, status):
+    fake_model[0].takes_bytes = takes_bytes
+    gateway, picture, pixels = make_app().test_client(), png(), 4 * 6 * 3
+    with HeldBytes() as other:
+        other.add(MAX_HELD - len(picture) - 2 * pixels)  # float32 takes 4 bytes
+        answer = gateway.post("/predict", data=picture, content_type="image/png")
+    assert answer.status_code == status

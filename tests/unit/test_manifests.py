@@ -228,6 +228,7 @@ def test_resources_are_limited_and_threads_follow_the_limit(choice):
     for pod in pods(choice).values():
         resources = pod.container["resources"]
         assert {"cpu", "memory"} <= resources["requests"].keys() & resources["limits"].keys()
+        assert "ephemeral-storage" in resources["limits"]
         if pod.tier == "model":
             arguments = pod.container["args"]
             if "openvino" in choice:
@@ -285,7 +286,7 @@ def test_gateway_reaches_public_addresses_and_no_private_one():
 
 
 def test_model_calls_nobody_and_answers_gateways_and_monitoring():
-    policy = find(rendered(("network-policy",)), "NetworkPolicy", "model")["spec"]
+    policy = find(rendered(""), "NetworkPolicy", "model")["spec"]
     assert policy["egress"] == [] and "Egress" in policy["policyTypes"]
     callers = {
         port["port"]: json.dumps(rule["from"])

@@ -11,7 +11,8 @@ import grpc
 import pytest
 from gunicorn.http.errors import InvalidChunkSize
 
-from gateway.errors import MAX_REQUEST
+from gateway import problems
+from gateway.errors import MAX_REQUEST, RemoteError
 from gateway.operations.logs import JsonFormatter, choose_id
 from gateway.operations.service import create_service
 from tests.app_client import files, problem_in
@@ -121,6 +122,18 @@ def test_metrics_count_rejections_by_the_problems_type(service, fake_model, pict
         *("bad-request", "bad-picture", "out-of-time"),
     ):
         assert metric(service, "gateway_rejected_total", reason=reason) == 1
+
+
+REMOTE = [name for name, kind in problems.KINDS.items() if kind.raised is RemoteError]
+
+
+@pytest.mark.parametrize("name", REMOTE)
+def test_metrics_and_log_name_why_an_address_gives_no_picture(service, lines, monkeypatch, name):
+    failure = mock.Mock(side_effect=RemoteError(name, "why"))
+    monkeypatch.setattr("gateway.incoming.fetch", failure)
+    problem_in(ask(service, "/predict", method="POST", json={"url": "http://a.example/"}), name)
+    assert metric(service, "gateway_rejected_total", reason=name) == 1
+    assert lines()[0]["reason"] == name
 
 
 def test_unexpected_error_is_logged_with_the_id_and_not_shown(service, lines, monkeypatch):

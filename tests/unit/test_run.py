@@ -125,6 +125,28 @@ def test_a_port_that_listens_or_is_reserved_is_named_with_the_way_out(tmp_path, 
                 run.reserve_ports(MODEL_PORT=taken)
 
 
+def test_ports_that_cannot_be_used_together_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(run.services, "BUILD", tmp_path)
+    with pytest.raises(TutorialError, match="GATEWAY_PORT and ADMIN_PORT are both 9697: give each"):
+        run.reserve_ports(GATEWAY_PORT=9697, ADMIN_PORT=9697, MODEL_PORT=8500)
+    with pytest.raises(TutorialError, match="MODEL_PORT=70000 is no port: they are 1 to 65535"):
+        run.reserve_ports(MODEL_PORT=70000)
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as server:  # the next port is the default of another
+        taken = server.getsockname()[1]
+        with pytest.raises(TutorialError, match=f"GATEWAY_PORT={taken + 3}$"):
+            run.reserve_ports(GATEWAY_PORT=taken, ADMIN_PORT=taken + 1, MODEL_PORT=taken + 2)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "build").touch()
+    monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with pytest.raises(SystemExit, match=r"make run: .*/build/ports: Not a directory. Does this"):
+        run.main()
+
+
 def test_make_passes_settings_with_every_character(tmp_path):
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$MODEL_NAME"\n')
