@@ -26,12 +26,14 @@ STAGES = [
 ]
 
 
-def build_backbone(keras: ModuleType, image: Any) -> Any:
+def build_backbone(keras: ModuleType, image: Any, drop: float = 0) -> Any:
     """Return the features of `image` as a tensor of shape (n, height / 32, width / 32, 1280).
 
     Args:
         keras: the package that makes the layers: `keras` (Keras 3) or `tf_keras` (Keras 2).
         image: a tensor of that package, of shape (n, height, width, 3) and values in -1..1.
+        drop: how often training leaves out the last residual block, earlier ones less often
+            (stochastic depth, https://arxiv.org/abs/1603.09382).
     """
     layers = keras.layers
 
@@ -44,7 +46,8 @@ def build_backbone(keras: ModuleType, image: Any) -> Any:
     def activate(x: Any) -> Any:
         return layers.ReLU(6)(normalize(x))
 
-    x, channels = activate(convolve(image, 32, 3, stride=2)), 32
+    x, channels, number = activate(convolve(image, 32, 3, stride=2)), 32, 0
+    last = sum(blocks for _, blocks, *_ in STAGES)
     for size, blocks, width, expansion, first_stride in STAGES:
         for stride in [first_stride] + [1] * (blocks - 1):
             shortcut = x
@@ -53,8 +56,10 @@ def build_backbone(keras: ModuleType, image: Any) -> Any:
             x = activate(layers.DepthwiseConv2D(size, stride, "same", use_bias=False)(x))
             x = normalize(convolve(x, width, 1))
             if (stride, width) == (1, channels):
+                if drop:
+                    x = layers.Dropout(drop * number / last, noise_shape=(None, 1, 1, 1))(x)
                 x = layers.Add()([shortcut, x])
-            channels = width
+            channels, number = width, number + 1
     return activate(convolve(x, 1280, 1))
 
 
