@@ -107,8 +107,8 @@ def main() -> None:
         sys.exit(f"make project: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    print(f"\n{folder} serves the model {model.name} as {folder.name}. Next:\n")
-    print(f"  cd {shlex.quote(args.dest)}")
+    print(f"\n{folder.name} serves the model {model.name}. Next:\n")
+    print(f"  cd {shlex.quote(str(folder))}")
     print("  make run     # start the model server and the gateway")
     print("  make test    # ask them, and check the manifests")
     print("  git init && git add . && git commit -m 'The service'")

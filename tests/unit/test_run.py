@@ -147,22 +147,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         run.main()
 
 
-def test_make_passes_settings_with_every_character(tmp_path):
+@pytest.mark.parametrize("target", ["run", "project"])
+def test_make_passes_settings_with_every_character(tmp_path, target):
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$MODEL_NAME"\n')
+    fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$DEST"\n')
     fake.chmod(0o755)
     done = [word for target in (".venv/.installed", "build/stubs/.made") for word in ("-o", target)]
     command = [
         "make",
         "--no-print-directory",
         *done,
-        "run",
+        target,
         f"BIN={tmp_path}",
         "MODEL=a b$c.keras",
         f"LABELS={AWKWARD}",
+        "DEST=../b c$d",
     ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said == f"a b$c.keras|{AWKWARD}||"
+    assert said == f"a b$c.keras|{AWKWARD}|../b c$d|"
 
 
 def test_the_command_takes_settings_from_the_environment(monkeypatch):
