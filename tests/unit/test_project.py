@@ -57,6 +57,10 @@ def test_project_says_nothing_of_this_repository(texts):
     assert {path: words for path, words in found.items() if words} == {}
 
 
+def test_each_edit_is_of_a_file_of_the_project(texts):
+    assert project.EDITS.keys() <= texts.keys()
+
+
 def test_project_has_its_own_names(texts):
     assert yaml.safe_load(texts["compose.yaml"])["name"] == "pet-shop"
     assert "\nnamespace: pet-shop\n" in texts["k8s/kustomization.yaml"]
