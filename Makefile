@@ -17,7 +17,8 @@ MODEL_PORT ?= 8500
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
+# A cell that builds images downloads TensorFlow first.
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 1000
 
 # The first lesson makes the model that the others use. The one that trains a model takes an hour:
 # tests/integration/test_train_notebook.py runs it with a few pictures.
