@@ -54,9 +54,9 @@ def main() -> None:
         reserve_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
+        signals = catch_signals()
         name = convert(**chosen_settings(args))
         print(f"Starting the model server and the gateway for {name}", flush=True)
-        signals = catch_signals()
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
             wait_until_ready(servers, f"http://127.0.0.1:{args.admin_port}/readyz")
             welcome(args.gateway_port, servers.log)
@@ -114,7 +114,7 @@ def reserve_ports(**ports: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for variable, port in ports.items():
         if not 0 < port < 65536:
-            raise TutorialError(f"{variable}={port} is no port: they are 1 to 65535")
+            raise TutorialError(f"{variable}={port} is not a port: use 1 to 65535")
         if list(ports.values()).count(port) > 1:
             names = " and ".join(name for name in ports if ports[name] == port)
             raise TutorialError(f"{names} are both {port}: give each a port of its own")

@@ -42,7 +42,7 @@ def model_target() -> str:
 
 
 def docker_runs_serving() -> bool:
-    """Return whether a Docker engine answers, and is to run the tensorflow/serving image."""
+    """Return whether a Docker engine answers, and can run the tensorflow/serving image."""
     return model_target() == "serving" and _docker_knows("info")
 
 

@@ -61,8 +61,7 @@ def build() -> dict[str, str]:
     successors = {tier: f"clothing-{tier}:next" for tier in now}
     model = services.ROOT / "models" / convert(MODEL)
     latest = versions(model)[-1]
-    # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
-    target = [] if services.serving_has_an_image() else ["--target", "model-server"]
+    target = ["--target", services.model_target()]
     os.environ["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"  # kind cannot load images with attestations
     name = ["--build-arg", f"MODEL_NAME={MODEL}"]
     run("docker", "build", "-f", "Dockerfile.gateway", "-t", now["gateway"], ".")

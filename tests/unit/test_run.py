@@ -129,7 +129,7 @@ def test_ports_that_cannot_be_used_together_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(run.services, "BUILD", tmp_path)
     with pytest.raises(TutorialError, match="GATEWAY_PORT and ADMIN_PORT are both 9697: give each"):
         run.reserve_ports(GATEWAY_PORT=9697, ADMIN_PORT=9697, MODEL_PORT=8500)
-    with pytest.raises(TutorialError, match="MODEL_PORT=70000 is no port: they are 1 to 65535"):
+    with pytest.raises(TutorialError, match="MODEL_PORT=70000 is not a port: use 1 to 65535"):
         run.reserve_ports(MODEL_PORT=70000)
     with socket.create_server(
         ("127.0.0.1", 0)
@@ -176,6 +176,7 @@ def test_the_command_takes_settings_from_the_environment(monkeypatch):
 
     monkeypatch.setattr(run, "convert", convert)
     monkeypatch.setattr(run, "reserve_ports", lambda **_: None)
+    monkeypatch.setattr(run, "catch_signals", list)
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setenv("LABELS", AWKWARD)
     with pytest.raises(SystemExit, match="make run: enough"):
