@@ -7,7 +7,7 @@ READY := .venv/.installed build/stubs/.made
 # These reach the command through the environment as they were typed. On a command line, make would
 # expand a $ in them, and the shell would take the quotes.
 SETTINGS := MODEL LABELS MODEL_NAME PREPROCESSING RESIZE SIZE SIGNATURE OUTPUT SCORES CUSTOM_OBJECTS TRUSTED
-$(foreach name,$(SETTINGS),$(eval run: override export $(name) := $$(value $(name))))
+$(foreach name,$(SETTINGS) DEST,$(eval run project: override export $(name) := $$(value $(name))))
 GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
@@ -17,7 +17,8 @@ MODEL_PORT ?= 8500
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 300
+# A cell that builds images downloads TensorFlow first.
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 1000
 
 # The first lesson makes the model that the others use. The one that trains a model takes an hour:
 # tests/integration/test_train_notebook.py runs it with a few pictures.
@@ -27,11 +28,14 @@ LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export docs lint format lock help clean
+.PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export docs lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
 	  --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
+
+project: $(READY)  ## write DEST, a repository of your own that serves MODEL
+	@$(BIN)/python -m tutorial.project
 
 test: lint test-unit test-notebooks test-integration  ## everything: lint, unit tests, lessons, integration tests
 

@@ -80,7 +80,8 @@ def predict_pictures() -> tuple[Prediction, bool]:
     with HeldBytes() as held:
         files, several = requested_files(deadline, held)
         pixels = read_pixels(client, files, deadline, several=several)
-        held.add(pixels.size * client.signatures[0].input_dtype.itemsize)  # as they are sent
+        itemsize = next((each.input_dtype.itemsize for each in client.signatures), 4)
+        held.add(pixels.size * itemsize)  # the bytes to send
         with stage("model"):
             return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
 

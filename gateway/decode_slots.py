@@ -14,11 +14,12 @@ MAX_WAIT = 2.0  # seconds for a free slot
 
 
 class DecodeSlots:
-    """Share a fixed number of slots between threads."""
+    """Share a fixed number of slots between threads: first come, first served."""
 
     def __init__(self, free: int) -> None:
         """Start with `free` slots."""
         self._free, self._changed = free, threading.Condition()
+        self._queue: list[object] = []  # those who wait
 
     @contextmanager
     def take(self, number: int, deadline: Deadline) -> Iterator[None]:
@@ -27,12 +28,21 @@ class DecodeSlots:
         Raises BusyError if they are not free within MAX_WAIT seconds, and DeadlineError if the
         request's deadline comes first.
         """
-        wait = deadline.within(MAX_WAIT).remaining()
+        wait, me = deadline.within(MAX_WAIT).remaining(), object()
+
+        def my_turn() -> bool:
+            return self._queue[0] is me and self._free >= number
+
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free >= number, wait):
-                deadline.remaining()
-                raise BusyError("too many pictures are being decoded")
-            self._free -= number
+            self._queue.append(me)
+            try:
+                if not self._changed.wait_for(my_turn, wait):
+                    deadline.remaining()
+                    raise BusyError("too many pictures are being decoded")
+                self._free -= number
+            finally:
+                self._queue.remove(me)
+                self._changed.notify_all()  # there may be a slot for the next one
         try:
             yield
         finally:

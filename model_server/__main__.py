@@ -20,7 +20,7 @@ def main() -> None:
         try:
             socket.create_server((flags.host, port)).close()
         except (OSError, OverflowError):
-            fail(f"port {port} of {flags.host} is in use or not allowed; set --{flag}")
+            fail(f"port {port} is in use at {flags.host}, or not allowed: set --{flag} or --host")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about GPUs where there are none
     sys.modules.setdefault("keras", None)  # not used here, and a third of TensorFlow's load time
 

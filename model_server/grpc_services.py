@@ -42,8 +42,9 @@ def create_server(
         "grpc.max_receive_message_length": LARGEST_MESSAGE,
         "grpc.max_send_message_length": LARGEST_MESSAGE,
         "grpc.so_reuseport": 0,  # a second server on the same port is an error
-        # At its end the server asks each client whether it has understood. One may have vanished.
-        "grpc.http2.ping_timeout_ms": 2000,
+        # How long a client may take to answer a ping. Without this, the end of the server waits
+        # 20 s for a client that has vanished.
+        "grpc.http2.ping_timeout_ms": 3000,
         **(channel_arguments or {}),
     }
     workers = ThreadPoolExecutor(max_threads or 4 * (os.cpu_count() or 1), "grpc")

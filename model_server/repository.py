@@ -1,6 +1,7 @@
 """All models of a server: what a configuration lists, looked up as requests name them."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -57,13 +58,11 @@ class Repository:
         with self._turn:
             listed = {model.name: model for model in new.model_config_list.config}
             self._check_labels(listed)
-            parents = {
-                name: Path(model.base_path).resolve().parent for name, model in listed.items()
-            }
+            folders = {name: _folder_of(model.base_path) for name, model in listed.items()}
             if from_caller and self._folders:
-                self._check_folders(parents)
+                self._check_folders(folders)
             else:
-                self._folders |= set(parents.values())
+                self._folders |= set(folders.values())
             added = listed.keys() - self._listed.keys()
             self._models |= {name: Model(name, self._load) for name in listed.keys() - self._models}
             self._listed = listed
@@ -160,12 +159,12 @@ class Repository:
                         "which is not available; load it first"
                     )
 
-    def _check_folders(self, parents: dict[str, Path]) -> None:
-        """Raise tf.errors.InvalidArgumentError for a model in a folder of its own choice."""
-        for name, parent in parents.items():
-            if not any(parent.is_relative_to(folder) for folder in self._folders):
+    def _check_folders(self, folders: dict[str, Path]) -> None:
+        """Raise tf.errors.InvalidArgumentError for a model in a folder that is not allowed."""
+        for name, folder in folders.items():
+            if not any(folder.is_relative_to(allowed) for allowed in self._folders):
                 known = ", ".join(map(str, sorted(self._folders)))
-                raise errors.InvalidArgument(f'model "{name}" is in {parent}; allowed: {known}')
+                raise errors.InvalidArgument(f'model "{name}" is in {folder}; allowed: {known}')
 
     def _missing(self, names: Collection[str]) -> list[str]:
         """Return which models have no version. Raises tf.errors.UnknownError if loading failed."""
@@ -179,3 +178,9 @@ class Repository:
         if failed:
             raise errors.Unknown(f"could not be loaded: {'; '.join(failed)}")
         return missing
+
+
+def _folder_of(base_path: str) -> Path:
+    """Return the folder that a model's folder is in; a model in / is its own."""
+    path = Path(os.path.normpath(base_path))
+    return path if path.parent == Path("/") else path.parent

@@ -45,7 +45,7 @@ class GatewayProcess:
 def memory_limit(processes: list[psutil.Process], megabytes: int) -> Iterator[None]:
     """Limit what the processes take together, as a pod's limit does: the kernel kills one above it.
 
-    Says so where the system lets nobody make a cgroup.
+    Says so where no cgroup can be made.
     """
     version_1 = Path("/sys/fs/cgroup/memory")
     root, limit = Path("/sys/fs/cgroup"), "memory.max"
@@ -54,7 +54,8 @@ def memory_limit(processes: list[psutil.Process], megabytes: int) -> Iterator[No
     group = root / f"gateway-{os.getpid()}"
     try:
         group.mkdir()
-        (group / limit).write_text(str(megabytes << 20))
+        held = sum(process.memory_info().rss for process in processes)  # is not counted
+        (group / limit).write_text(str((megabytes << 20) - held))
         for process in processes:
             (group / "cgroup.procs").write_text(str(process.pid))
     except OSError as error:
@@ -62,7 +63,8 @@ def memory_limit(processes: list[psutil.Process], megabytes: int) -> Iterator[No
     try:
         yield
     finally:
-        with suppress(OSError):
-            for process in processes:
+        for process in processes:
+            with suppress(OSError):
                 (root / "cgroup.procs").write_text(str(process.pid))
+        with suppress(OSError):
             group.rmdir()

@@ -304,7 +304,7 @@ def check_scores(
             "the converted model does not run. If it is one of TensorFlow 1, build it with Keras,"
             " load its weights, and save that"
         ) from error
-    if not np.allclose(expected, again, rtol=TOLERANCE, equal_nan=True):
+    if (abs(expected - again).max(axis=1) > TOLERANCE * abs(expected).max(axis=1)).any():
         raise TutorialError(
             "the model gives other scores each time: one of its layers, such as Dropout, is called"
             " with training=True. Build it without that, and save it again"
@@ -367,12 +367,21 @@ def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "
 
     The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
     any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
-    Sums of probabilities do that too, and several softmaxes side by side do not.
+    Sums of probabilities do that too, and several softmaxes side by side do not. Percentages have
+    a larger sum, the same for all images.
 
     Raises TutorialError where that does not help and nothing is `chosen`, where something else is
     chosen, and for one output that says nothing about its label.
     """
     kind, seen = KINDS.get(last_operation(signature)), _kind_of_values(signature)
+    if seen == "percentages":
+        if not kind and chosen != "logits":
+            raise TutorialError(
+                "the scores of all pictures have the same sum, more than 1, as percentages have."
+                " Add Rescaling(1 / 100) as last layer, so that they are probabilities, or set"
+                " SCORES=logits if a softmax is still to come"
+            )
+        seen = "logits"
     if not kind or (seen == "probabilities" and kind == "logits"):
         kind = seen or chosen
     elif kind == "probabilities" != seen:  # several softmaxes side by side
@@ -428,12 +437,8 @@ def _kind_of_values(signature: SavedSignature) -> str:
     if scores.min(initial=0) < -1e-3:
         return "logits"
     if scores.max(initial=1) > 1 + 1e-3:
-        if np.ptp(sums) < 0.02 * sums.min():  # percentages, for example
-            raise TutorialError(
-                f"the scores of every picture add up to {sums.mean():.4g}: add"
-                f" Rescaling(1 / {sums.mean():.4g}) as last layer, so that they are probabilities"
-            )
-        return "logits"
+        same = len(sums) > IMAGES and np.ptp(sums) < 0.02 * sums.min()
+        return "percentages" if same else "logits"
     return "probabilities" if np.allclose(sums, 1, atol=0.02) else ""
 
 

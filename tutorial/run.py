@@ -45,10 +45,7 @@ USUAL = 8  # seconds that a start takes, without a word about it
 
 def main() -> None:
     """Run the services until Ctrl-C, or until one of them ends."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, meaning in SETTINGS.items():
-        flag = f"--{name.lower().replace('_', '-')}"
-        parser.add_argument(flag, default=os.environ.get(name, ""), help=meaning)
+    parser = settings_parser(__doc__.splitlines()[0])
     parser.add_argument("--gateway-port", type=int, default=9696)
     parser.add_argument("--admin-port", type=int, default=9697)
     parser.add_argument("--model-port", type=int, default=8500)
@@ -57,9 +54,9 @@ def main() -> None:
         reserve_ports(
             GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
         )
-        name = convert(**{setting.lower(): vars(args)[setting.lower()] for setting in SETTINGS})
-        print(f"Starting the model server and the gateway for {name}", flush=True)
         signals = catch_signals()
+        name = convert(**chosen_settings(args))
+        print(f"Starting the model server and the gateway for {name}", flush=True)
         with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
             wait_until_ready(servers, f"http://127.0.0.1:{args.admin_port}/readyz")
             welcome(args.gateway_port, servers.log)
@@ -75,6 +72,20 @@ def main() -> None:
         sys.exit(f"make run: {error.filename}: {error.strerror}. Does this folder belong to you?")
     except KeyboardInterrupt:
         print("\nStopped.")
+
+
+def settings_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with a flag for each of SETTINGS, by default the environment's variable."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, meaning in SETTINGS.items():
+        flag = f"--{name.lower().replace('_', '-')}"
+        parser.add_argument(flag, default=os.environ.get(name, ""), help=meaning)
+    return parser
+
+
+def chosen_settings(args: argparse.Namespace) -> dict[str, str]:
+    """Return the value of each of SETTINGS, by its name in lower case, as `convert` takes them."""
+    return {name.lower(): vars(args)[name.lower()] for name in SETTINGS}
 
 
 def catch_signals() -> list[int]:
@@ -103,7 +114,7 @@ def reserve_ports(**ports: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for variable, port in ports.items():
         if not 0 < port < 65536:
-            raise TutorialError(f"{variable}={port} is no port: they are 1 to 65535")
+            raise TutorialError(f"{variable}={port} is not a port: use 1 to 65535")
         if list(ports.values()).count(port) > 1:
             names = " and ".join(name for name in ports if ports[name] == port)
             raise TutorialError(f"{names} are both {port}: give each a port of its own")

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import requests
 
-from tutorial import ROOT
+from tutorial import ROOT, TutorialError
 from tutorial.processes import Server, free_port, port_open, start_server
 
 BUILD = ROOT / "build"
@@ -35,9 +35,15 @@ def serving_has_an_image() -> bool:
     return platform.machine() in ("x86_64", "AMD64")
 
 
+def model_target() -> str:
+    """Return the target of Dockerfile.model: MODEL_TARGET, or what this processor can run."""
+    default = "serving" if serving_has_an_image() else "model-server"
+    return os.environ.get("MODEL_TARGET") or default
+
+
 def docker_runs_serving() -> bool:
     """Return whether a Docker engine answers, and can run the tensorflow/serving image."""
-    return serving_has_an_image() and _docker_knows("info")
+    return model_target() == "serving" and _docker_knows("info")
 
 
 def docker_composes() -> bool:
@@ -117,23 +123,30 @@ def start_gateways(count: int, **options: object) -> dict[str, Server]:
 def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
     """Build both images and run compose.yaml; return when the page answers on `port`.
 
-    The project has its own name, so that it does not replace one that runs already.
+    The project has its own name, so that it does not replace one that runs already. Raises
+    TutorialError if that fails, for example because an image cannot be downloaded.
     """
-    return start_server(
-        "compose",
-        [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
-        ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
-        log=LOGS / "compose.log",
-        env={
-            "MODEL_NAME": model_name,
-            "MODEL_TARGET": "serving" if serving_has_an_image() else "model-server",
-            "TAG": "lesson",
-            "GATEWAY_PORT": str(port),
-        },
-        cwd=ROOT,
-        timeout=900,  # the first time, it downloads two base images and TensorFlow
-        grace=60,
-    )
+    try:
+        return start_server(
+            "compose",
+            [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
+            ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
+            log=LOGS / "compose.log",
+            env={
+                "MODEL_NAME": model_name,
+                "MODEL_TARGET": model_target(),
+                "TAG": "lesson",
+                "GATEWAY_PORT": str(port),
+            },
+            cwd=ROOT,
+            timeout=900,  # the first time, it downloads two base images and TensorFlow
+            grace=60,
+        )
+    except TutorialError as error:
+        raise TutorialError(
+            f"{error}\nIf it cannot get the image tensorflow/serving, set MODEL_TARGET=model-server"
+            " before you start the notebook. Without Docker on its PATH, the lesson uses processes."
+        ) from None
 
 
 def remove_containers() -> None:

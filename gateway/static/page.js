@@ -7,6 +7,9 @@ import { jpegOf, takePhoto } from "./camera.js";
 
 const LIMITS = JSON.parse(document.body.dataset.limits); // of pictures that the gateway takes
 const SHRUNK_SIDE = 2000; // pixels, of a picture over these
+const STARTS = { // of a file, by its format's name in LIMITS.pixels
+  JPEG: /^\xff\xd8\xff/, PNG: /^\x89PNG/, GIF: /^GIF8/, BMP: /^BM/, WEBP: /^RIFF[^]{4}WEBP/,
+};
 const BARS_SHOWN = 10; // a model with a thousand labels shows its ten best, the others on demand
 
 const find = (selector) => document.querySelector(selector);
@@ -75,9 +78,10 @@ async function ask(question) {
   const mine = new AbortController();
   running = mine;
   showWaiting(question);
-  const start = performance.now();
   try {
-    const answer = await classify(question, mine.signal);
+    const request = question.request ?? (await uploadOf(question));
+    const start = performance.now();
+    const answer = await classify(question, request, mine.signal);
     showAnswer(answer, performance.now() - start);
   } catch (error) {
     if (mine.signal.aborted) return;
@@ -88,8 +92,7 @@ async function ask(question) {
 }
 
 /** The gateway's answer to the question. Throws Failure when there is none. */
-async function classify(question, signal) {
-  const request = question.request ?? (await uploadOf(question));
+async function classify(question, request, signal) {
   let response, text;
   try {
     response = await fetch(form.action, { method: "POST", signal, ...request });
@@ -111,20 +114,21 @@ async function classify(question, signal) {
 /** The request that sends a file, as a JPEG where the gateway would not take it. */
 async function uploadOf(question) {
   const { file, name } = question;
-  await checkReadable(file);
+  const start = await startOf(file);
   const body = new FormData();
   const picture = await createImageBitmap(file).catch(() => null); // the gateway says what is wrong
-  const reason = picture && whyNotTaken(file, picture);
+  const reason = picture && whyNotTaken(file, start, picture);
   body.append("file", reason ? await smallJpegOf(picture) : file, name);
+  picture?.close();
   if (reason) question.note = `, sent as a JPEG: ${reason}`;
   return { body };
 }
 
 /** Why the gateway would not take a picture that this browser reads; "" if it would. */
-function whyNotTaken(file, { width, height }) {
-  const format = file.type.replace("image/", "").toUpperCase();
+function whyNotTaken(file, start, { width, height }) {
+  const format = Object.keys(STARTS).find((name) => STARTS[name].test(start));
   const most = LIMITS.pixels[format];
-  if (!most) return `the gateway does not read ${format || "this format"}`;
+  if (!most) return `the gateway does not read ${file.type.replace("image/", "").toUpperCase() || "this format"}`;
   if (file.size > LIMITS.bytes) return `the file has ${megabytes(file)} MB`;
   const large = width * height > most || Math.max(width, height) > LIMITS.side;
   return large ? `the picture has ${width} × ${height} pixels` : "";
@@ -147,13 +151,14 @@ function megabytes(file) {
   return ((file?.size ?? 0) / 2 ** 20).toFixed(0);
 }
 
-/** Folders can be dropped, and files can vanish: say so, rather than blame the network. */
-async function checkReadable(file) {
+/** The first bytes of a file, as a string. Folders can be dropped, and files can vanish: then it throws Failure. */
+async function startOf(file) {
   if (file.type && !file.type.startsWith("image/")) {
     throw new Failure("Not a photo", `${file.name} is not a picture (${file.type}). Choose a photo.`);
   }
   try {
-    await file.slice(0, 1).arrayBuffer();
+    const bytes = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+    return String.fromCharCode(...bytes);
   } catch {
     throw new Failure("The file cannot be read", `${file.name} is a folder, or has changed or moved.`);
   }

@@ -4,6 +4,7 @@ python -m tests.cluster.kind [--keep]
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -60,8 +61,8 @@ def build() -> dict[str, str]:
     successors = {tier: f"clothing-{tier}:next" for tier in now}
     model = services.ROOT / "models" / convert(MODEL)
     latest = versions(model)[-1]
-    # TensorFlow Serving has no image for Arm; there, this project's server takes its place.
-    target = [] if services.serving_has_an_image() else ["--target", "model-server"]
+    target = ["--target", services.model_target()]
+    os.environ["BUILDX_NO_DEFAULT_ATTESTATIONS"] = "1"  # kind cannot load images with attestations
     name = ["--build-arg", f"MODEL_NAME={MODEL}"]
     run("docker", "build", "-f", "Dockerfile.gateway", "-t", now["gateway"], ".")
     run("docker", "build", "-f", "Dockerfile.model", *target, *name, "-t", now["model"], ".")
@@ -87,7 +88,10 @@ def main() -> None:
         sys.exit("make kind-test needs, and does not find:\n  " + "\n  ".join(lacking))
     try:
         if not quietly("kind", "get", "kubeconfig", "--name", CLUSTER):
-            run("kind", "create", "cluster", "--name", CLUSTER, "--wait", "120s")
+            config = kubernetes.K8S / "overlays/kind/cluster.yaml"
+            run(
+                "kind", "create", "cluster", "--name", CLUSTER, "--config", config, "--wait", "120s"
+            )
         successors = build()
         check.main(
             [

@@ -4,6 +4,7 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import Queue
 
 import grpc
@@ -14,7 +15,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataReque
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from model_server import config
+from model_server import config, repository
 from model_server.grpc_services import create_server
 from model_server.repository import Repository
 from tests import saved_models
@@ -169,6 +170,14 @@ def test_reload_loads_no_model_from_elsewhere(three):
         assert served.client.answering() == 10
 
 
+@pytest.mark.parametrize(
+    ("base_path", "folder"),
+    [("/models/pets", "/models"), ("/models/x/../../etc/pets", "/etc"), ("/pets", "/pets")],
+)
+def test_reload_is_allowed_beside_the_models_of_the_start(base_path, folder):
+    assert repository._folder_of(base_path) == Path(folder)
+
+
 def test_reload_says_which_new_model_cannot_be_loaded(three, served):
     (three / "broken" / "1").mkdir(parents=True)
     served.reload(scale="")
@@ -304,6 +313,7 @@ def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path)
         assert ready.result(SECONDS).answering() == 1
 
 
+@pytest.mark.serial
 def test_process_ends_within_5_seconds_although_a_client_vanished(saved, tmp_path):
     """A client whose machine lost its network: its connection stays, and it answers no ping."""
     publish(saved, tmp_path / "scale" / "1")

@@ -199,6 +199,13 @@ def with_names() -> Case:
     return Case(model.save, lambda array: base.predict(array, verbose=0))
 
 
+def with_lambda_loss() -> keras.Model:
+    """Return a classifier that was trained with a lambda, which serving does not need."""
+    model = classifier()
+    model.compile(loss=lambda labels, scores: keras.ops.mean(scores - labels))
+    return model
+
+
 def with_sides() -> Case:
     """Return a classifier of convolutions, whose scores have a height and a width of one pixel."""
     base = classifier()
@@ -334,6 +341,7 @@ CASES = {
         classifier(first=[keras.layers.Lambda(lambda x: x * 0.5)]),
         settings={"PREPROCESSING": "unit", "TRUSTED": "1"},
     ),
+    "lambda for a loss": lambda: of(with_lambda_loss()),
     "input named my-image.1": lambda: of(classifier(name="my-image.1")),
     "input named input image": lambda: of(classifier(name="input image")),
     "input named class": lambda: of(classifier(name="class")),
@@ -522,7 +530,7 @@ REFUSED = {
     "percent": (
         lambda: of(keras.Model((m := classifier()).input, keras.layers.Rescaling(100)(m.output))),
         {},
-        r"of every picture add up to 100: add Rescaling\(1 / 100\) as last layer",
+        r"the same sum, .* Add Rescaling\(1 / 100\) as last layer, .* or set SCORES=logits",
     ),
     "a lambda": (
         lambda: with_activation(lambda x: x * 2),

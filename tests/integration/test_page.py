@@ -400,6 +400,13 @@ def test_picture_that_the_gateway_would_not_take_is_sent_as_a_jpeg(
             assert image.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_picture_without_an_ending_is_sent_as_it_is(page, gateway, tmp_path):
+    Image.new("RGB", (90, 40)).save(tmp_path / "photo", "JPEG")
+    drop_file(page, tmp_path / "photo")
+    expect_answer(page)
+    assert gateway.requests[0]["bytes"] == (tmp_path / "photo").read_bytes()
+
+
 def test_file_that_the_browser_cannot_read_is_sent_as_it_is(page, gateway, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2 * LIMITS["bytes"]))

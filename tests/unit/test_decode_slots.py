@@ -11,6 +11,7 @@ from gateway.deadline import Deadline
 from gateway.decode_slots import DecodeSlots, slots_needed
 from gateway.errors import BusyError
 from tests.pictures import encoded
+from tutorial.processes import wait_until
 
 SOON = Deadline.after(3600)  # from the import on, which may be long before a test runs
 
@@ -41,6 +42,27 @@ def test_take_gets_the_slot_that_becomes_free():
             answer = pool.submit(wait_for_it)
             waiting.wait(5)
         assert answer.result(5) == "served"
+
+
+def test_take_serves_first_who_came_first():
+    slots, served = DecodeSlots(2), []
+
+    def take(number):
+        with slots.take(number, SOON):
+            served.append(number)
+
+    def wait_for_queue(length):
+        wait_until(lambda: len(slots._queue) == length, timeout=5, interval=0.01, what="a thread")
+
+    with ThreadPoolExecutor() as pool:
+        with slots.take(1, SOON):
+            pool.submit(take, 2)
+            wait_for_queue(1)
+            pool.submit(take, 1)  # there is a slot for it, but the other one came first
+            wait_for_queue(2)
+            assert served == []
+        wait_for_queue(0)
+    assert served == [2, 1]
 
 
 @pytest.mark.parametrize(("side", "needed"), [(3535, 1), (3536, 2)])

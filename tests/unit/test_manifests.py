@@ -261,6 +261,13 @@ def test_each_tier_has_time_to_end():
     assert before_term[model] < model.spec["terminationGracePeriodSeconds"]
 
 
+def test_kind_gets_a_node_image_by_digest_of_a_version_that_is_checked():
+    cluster = yaml.safe_load((K8S / "overlays/kind/cluster.yaml").read_text())
+    for node in cluster["nodes"]:
+        found = re.fullmatch(r"kindest/node:v(1\.\d+)\.\d+@sha256:[0-9a-f]{64}", node["image"])
+        assert found and found[1] in VERSIONS
+
+
 # The network
 
 

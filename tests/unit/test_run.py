@@ -129,7 +129,7 @@ def test_ports_that_cannot_be_used_together_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(run.services, "BUILD", tmp_path)
     with pytest.raises(TutorialError, match="GATEWAY_PORT and ADMIN_PORT are both 9697: give each"):
         run.reserve_ports(GATEWAY_PORT=9697, ADMIN_PORT=9697, MODEL_PORT=8500)
-    with pytest.raises(TutorialError, match="MODEL_PORT=70000 is no port: they are 1 to 65535"):
+    with pytest.raises(TutorialError, match="MODEL_PORT=70000 is not a port: use 1 to 65535"):
         run.reserve_ports(MODEL_PORT=70000)
     with socket.create_server(
         ("127.0.0.1", 0)
@@ -147,22 +147,24 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         run.main()
 
 
-def test_make_passes_settings_with_every_character(tmp_path):
+@pytest.mark.parametrize("target", ["run", "project"])
+def test_make_passes_settings_with_every_character(tmp_path, target):
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$MODEL_NAME"\n')
+    fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$DEST"\n')
     fake.chmod(0o755)
     done = [word for target in (".venv/.installed", "build/stubs/.made") for word in ("-o", target)]
     command = [
         "make",
         "--no-print-directory",
         *done,
-        "run",
+        target,
         f"BIN={tmp_path}",
         "MODEL=a b$c.keras",
         f"LABELS={AWKWARD}",
+        "DEST=../b c$d",
     ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said == f"a b$c.keras|{AWKWARD}||"
+    assert said == f"a b$c.keras|{AWKWARD}|../b c$d|"
 
 
 def test_the_command_takes_settings_from_the_environment(monkeypatch):
@@ -174,6 +176,7 @@ def test_the_command_takes_settings_from_the_environment(monkeypatch):
 
     monkeypatch.setattr(run, "convert", convert)
     monkeypatch.setattr(run, "reserve_ports", lambda **_: None)
+    monkeypatch.setattr(run, "catch_signals", list)
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setenv("LABELS", AWKWARD)
     with pytest.raises(SystemExit, match="make run: enough"):

@@ -27,12 +27,19 @@ def test_workflows_and_issue_forms_fit_githubs_schemas(kind, folder):
     subprocess.run([*command, *files], check=True)
 
 
-@pytest.mark.parametrize("name", ["ci.yml", "pages.yml"])
+@pytest.mark.parametrize("name", ["ci.yml", "pages.yml", "release.yml"])
 def test_actions_are_pinned_and_may_read_only(name):
     text = (FOLDER / name).read_text()
     used = re.findall(r"uses: (\S+)", text)
     assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
     assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+def test_release_builds_what_the_dockerfiles_have():
+    text = (FOLDER / "release.yml").read_text()
+    for dockerfile, target in re.findall(r"--file (\S+)(?: --target (\S+))?", text):
+        stages = re.findall(r"^FROM \S+ AS (\S+)", (ROOT / dockerfile).read_text(), re.MULTILINE)
+        assert not target or target in stages
 
 
 def test_each_part_of_make_test_runs_on_every_python():
