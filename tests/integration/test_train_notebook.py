@@ -32,17 +32,16 @@ def data(tmp_path_factory):
     return root
 
 
-def run(notebook, folder, data):
+def run(notebook, folder, data, **options):
     """Execute `notebook` with everything it writes in `folder`; return its printed output."""
     parameters = {
         "DATA_DIR": str(data),
         "OUT": str(folder / "model.h5"),
         "CHECKPOINTS": str(folder / "checkpoints"),
         "EPOCHS": 2,
-        "TRAIN_SIZE": 32,
-        "SERVED_SIZE": 64,
+        "SIZE": 32,
         "BATCH_SIZE": 16,
-        "HELD_OUT": 4,
+        **options,
     }
     executed = nbformat.read(execute(notebook, parameters, folder / "out.ipynb"), as_version=4)
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
@@ -52,16 +51,15 @@ def run(notebook, folder, data):
 def test_training_continues_after_an_interruption_and_writes_a_model_to_serve(data, tmp_path):
     interrupted = nbformat.read(NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in interrupted.cells if "BackupAndRestore" in cell.source]
-    cut = "keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: 1 / (epoch - 1)),"
-    cell.source = cell.source.replace("EPOCHS, 3,", f"EPOCHS, 3, {cut}")
+    cell.source = cell.source.replace("batches.epoch = epoch", "1 / (1 - epoch)")
     nbformat.write(interrupted, tmp_path / "interrupted.ipynb")
     with pytest.raises(TutorialError, match="division by zero"):
-        run(tmp_path / "interrupted.ipynb", tmp_path, data)
+        run(tmp_path / "interrupted.ipynb", tmp_path, data, HELD_OUT=4)
     log = tmp_path / "checkpoints" / "history.csv"
     (first,) = csv.DictReader(log.read_text().splitlines())
 
-    printed = run(NOTEBOOK, tmp_path, data)
-    assert "of 9 photos right" in printed
+    printed = run(NOTEBOOK, tmp_path, data, HELD_OUT=4)
+    assert "of 9 photos right" in printed and printed.count("of the held-out photos right") == 2
     rows = list(csv.DictReader(log.read_text().splitlines()))
     assert rows[0] == first, "the first epoch was trained again"
     assert [row["epoch"] for row in rows] == ["0", "1"]
@@ -71,6 +69,12 @@ def test_training_continues_after_an_interruption_and_writes_a_model_to_serve(da
     assert (model.output_names, model.output_shape) == (["dense_7"], (None, 3))
     written = {path.name for path in tmp_path.glob("*.png")}
     assert written == {"curves.png", "confusion.png", "calibration.png"}
+
+
+def test_training_on_all_photos_uses_the_given_temperature(data, tmp_path):
+    printed = run(NOTEBOOK, tmp_path, data, HELD_OUT=0, TEMPERATURE=0.5)
+    assert "temperature 0.50" in printed and "held-out photos right" not in printed
+    assert "of 9 photos right" in printed
 
 
 def test_missing_photos_are_reported_with_the_command_that_gets_them(tmp_path):
