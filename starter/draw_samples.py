@@ -421,50 +421,37 @@ def shoes():
 
 
 def outwear():
-    """Return a quilted jacket with a zip and a hood, on golden boards."""
+    """Return a parka with a hood, a zip and four pockets, on golden boards."""
     drawing = Drawing(boards((206, 170, 120), 10), 101)
     dark = (40, 52, 62)
-    drawing.lay(path("150,112 148,70 200,46 252,70 250,112 200,130"), dark, folds=(6, 6))
+    drawing.lay(path("146,116 142,68 200,40 258,68 254,116 200,134"), dark, folds=(6, 6))
     drawing.lay(
-        path("166,106 170,80 200,70 230,80 234,106 200,122"),
+        path("166,108 168,80 200,68 232,80 234,108 200,124"),
         (18, 22, 28),
         shadow=3,
     )
     body = mirrored(
         path(
-            "200,128 172,116 152,100! 120,114 92,138 62,260 36,392! 60,404 86,404! 104,310 "
-            "114,246! 112,330 104,452! 150,460"
+            "200,128 172,116 150,100! 112,112 80,138 50,262 24,396! 54,410 86,408! 100,316 "
+            "108,254! 102,340 92,462! 146,470"
         )
     )
-    mask = drawing.lay(body, dark, folds=(8, 14), depth=0.55)
-    for y in range(170, 450, 34):
-        drawing.seam([(106, y), (150, y + 7), (200, y)], width=3, strength=0.6, inside=mask)
-        drawing.seam([(200, y), (250, y + 7), (294, y)], width=3, strength=0.6, inside=mask)
-        drawing.seam(
-            [(106, y + 8), (150, y + 15), (200, y + 8)],
-            (150, 170, 185),
-            width=4,
-            strength=0.25,
-            inside=mask,
-        )
-        drawing.seam(
-            [(200, y + 8), (250, y + 15), (294, y + 8)],
-            (150, 170, 185),
-            width=4,
-            strength=0.25,
-            inside=mask,
-        )
-    for y in range(170, 400, 34):
-        for line in both_sides([(40, y + 20), (80, y + 10), (112, y - 4)]):
-            drawing.seam(line, width=3, strength=0.5, inside=mask)
-    for line in both_sides([(118, 116), (106, 170), (114, 248)]):
-        drawing.seam(line, width=2.5, strength=0.6, inside=mask)
-    drawing.seam([(200, 128), (200, 458)], (190, 194, 198), width=5, strength=0.9, inside=mask)
-    drawing.seam(
-        [(200, 128), (200, 458)], (30, 30, 30), width=2, strength=0.9, dashed=True, inside=mask
-    )
-    for line in both_sides([(132, 330), (150, 388)]):
-        drawing.seam(line, (180, 186, 190), width=2.5, strength=0.7, inside=mask)
+    mask = drawing.lay(body, dark, folds=(8, 14), depth=0.5)
+    for line in both_sides([(112, 114), (104, 170), (108, 252)]):
+        drawing.seam(line, width=3, strength=0.6, inside=mask)
+    drawing.lay(path("186,124! 214,124! 214,470! 186,470!"), dark, shadow=3)
+    drawing.seam([(200, 126), (200, 470)], (170, 172, 176), width=4, strength=0.9, inside=mask)
+    for line in both_sides([(102, 300), (150, 304), (192, 302)]):
+        drawing.seam(line, width=4, strength=0.7, inside=mask)
+    for right in (0, 116):
+        for outline in (
+            "118,340! 166,340! 166,400! 118,400!",  # a large pocket, and its flap
+            "115,332! 169,332! 169,354 142,360 115,354",
+            "120,190! 164,190! 164,206 142,212 120,206",  # the flap of a small one
+        ):
+            drawing.lay(moved(path(outline), right), dark, shadow=4)
+    for line in both_sides([(32, 376), (60, 386), (90, 382)]):
+        drawing.seam(line, width=3, strength=0.6, inside=mask)
     return drawing.finished()
 
 
