@@ -50,7 +50,7 @@ def resize(
 
 
 def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Decode a JPEG much larger than `size` at a half, a quarter or an eighth, and average it.
+    """Decode a JPEG much larger than `size` at a quarter or an eighth, and average it.
 
     Decode any other picture whole. `size` is (height, width). Raises ImageError as `decode`.
     """

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import grpc
 import requests
 
 from tutorial import ROOT, TutorialError
-from tutorial.processes import Server, free_port, port_open, start_server
+from tutorial.processes import Server, free_port, port_open, show, start_server
 
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
@@ -49,6 +50,15 @@ def docker_runs_serving() -> bool:
 def docker_composes() -> bool:
     """Return whether a Docker engine answers, and has Compose."""
     return _docker_knows("info") and _docker_knows("compose", "version")
+
+
+def docker(command: str) -> None:
+    """Run docker with `command` in the repository's folder, and print the command and its output.
+
+    If no Docker engine answers, print only the command.
+    """
+    missing = None if _docker_knows("info") else "there is no Docker"
+    show(f"docker {command}", ["docker", *shlex.split(command)], missing=missing)
 
 
 def _docker_knows(*command: str) -> bool:
