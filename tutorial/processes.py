@@ -133,7 +133,7 @@ def show(command: str, words: Sequence[str], *, missing: str | None) -> None:
         print(f"  (not run: {missing})")
         return
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    print(result.stdout + result.stderr)
+    print((result.stdout + result.stderr).strip())
 
 
 def free_port() -> int:
