@@ -1,7 +1,6 @@
 """The rendered manifests, played by Podman: what runs without a cluster's Services and probes.
 
-Podman needs both images with the tag of the manifests. Build them with `podman build`, or take them
-from Docker: `docker save clothing-gateway:0.1.0 clothing-model:0.1.0 | podman load`.
+Podman needs both images with the tag of the manifests: `make podman-test` builds them first.
 """
 
 import json
@@ -23,7 +22,7 @@ OBJECTS = kubernetes.render(ROOT / "k8s/overlays/kind")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 pytestmark = pytest.mark.skipif(
-    bool(podman.missing(OBJECTS)), reason=str(podman.missing(OBJECTS)) + ": see this file"
+    bool(podman.missing(OBJECTS)), reason=str(podman.missing(OBJECTS)) + ": make podman-test"
 )
 
 
