@@ -28,7 +28,7 @@ LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test contract lab notebooks export docs lint format lock help clean
+.PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test podman-test contract lab notebooks export docs lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
@@ -65,6 +65,10 @@ bench: $(READY)  ## measure everything again, say what changed, draw the README'
 
 kind-test: $(READY)  ## both tiers in a kind cluster: scaling and rollouts under load
 	@$(BIN)/python -m tests.cluster.kind
+
+podman-test: $(READY)  ## build both images, and run the pods of the manifests under Podman
+	@.ci/images
+	@$(PYTEST) tests/integration/test_podman.py
 
 contract: $(READY)  ## take the contract of models/MODEL_NAME into the manifests
 	@$(BIN)/python -m tutorial.kubernetes "$(or $(MODEL_NAME),starter)"

@@ -133,7 +133,7 @@ def index() -> str:
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Let pages load only files of this server and pictures, and appear in no foreign frame."""
+    """Let a page load only pictures and this server's files, and be in no frame elsewhere."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"

@@ -23,7 +23,7 @@ class Contract:
     labels: tuple[str, ...]  # in the order of the model's output
     scores: str  # one of SCORES; independent: one sigmoid for each label, or one for two labels
     resize: str = "nearest"  # one of RESIZES
-    shrink_jpegs: bool = True  # whether a large JPEG is averaged while it is decoded
+    shrink_jpegs: bool = False  # whether a large JPEG is averaged while it is decoded
     colours: int = 3  # 1 for grey pictures, 3 for red, green and blue, 4 with transparency
 
     @classmethod

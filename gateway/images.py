@@ -10,7 +10,7 @@ from gateway.deadline import Deadline
 from gateway.decode_slots import SLOTS, slots_needed
 from gateway.errors import MAX_PIXELS
 from gateway.picture_limits import CountedFile, check_limits, freed, picture_errors, what_is_wrong
-from gateway.resizing import convert, interpolate
+from gateway.resizing import convert, interpolate, scale_transparency
 
 MUCH_LARGER = 4  # a photo whose sides are 4 times the model's, or more
 
@@ -24,6 +24,7 @@ def open_picture(data: bytes) -> Image.Image:
     with picture_errors(what_is_wrong(data)):
         image = Image.open(file, formats=tuple(MAX_PIXELS))
     check_limits(image, file)
+    scale_transparency(image)
     return image
 
 
@@ -42,8 +43,6 @@ def resize(
 
     `how` is a contract's `resize`. The pixels are uint8 for "nearest", else float32.
     """
-    if image.mode.startswith("I;16"):  # 16-bit grey, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if how != "nearest":
         return interpolate(image, size, how, colours)[np.newaxis]
     small = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
@@ -51,7 +50,7 @@ def resize(
 
 
 def decode_small(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Decode a JPEG much larger than `size` at a half, a quarter or an eighth, and average it.
+    """Decode a JPEG much larger than `size` at a quarter or an eighth, and average it.
 
     Decode any other picture whole. `size` is (height, width). Raises ImageError as `decode`.
     """

@@ -11,6 +11,8 @@ from PIL import Image
 
 RESIZES = ("nearest", "bilinear", "bicubic", "area")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by the number of colours
+# What Pillow multiplies the pixels of such a PNG by. It does not do so with the transparent colour.
+PIXEL_SCALES = {"L;2": 255 / 3, "L;4": 255 / 15, "RGB;16B": 1 / 256}
 
 
 def weights(size: int, new: int, how: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -41,8 +43,29 @@ def bicubic(distance: np.ndarray) -> np.ndarray:
     return np.where(x < 1, (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2)
 
 
+def scale_transparency(image: Image.Image) -> None:
+    """Give the transparent colour of an opened PNG the scale that its pixels will have."""
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or not image.tile or colour is None:
+        return
+    if scale := PIXEL_SCALES.get(image.tile[0].args):
+        scaled = (np.atleast_1d(colour) * scale).astype(int).tolist()
+        image.info["transparency"] = tuple(scaled) if len(scaled) > 1 else scaled[0]
+
+
+def upper_bits(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8-bit grey. Pillow would clip it to white."""
+    pixels, transparent = np.asarray(image), image.info.get("transparency")
+    grey = Image.fromarray((pixels >> 8).astype(np.uint8))
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(pixels != transparent).convert("L"))
+    return grey
+
+
 def convert(image: Image.Image, colours: int) -> Image.Image:
     """Return an image with that many colours; without a fourth, what is transparent is white."""
+    if image.mode.startswith("I;16"):
+        image = upper_bits(image)
     if colours < 4 and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

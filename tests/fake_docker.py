@@ -25,6 +25,8 @@ def main(words: list[str]) -> None:
     match words:
         case ["info"] | ["compose", "version"] | ["compose", "--project-name", _, "down"]:
             pass
+        case ["images" | "kill", *_] | ["compose", "--project-name", _, "ps", *_]:
+            print(words[0], "is shown here")
         case ["run", "--rm", "--init", "-p", ports, "-v", volume, "-e", environment, image]:
             published, inside = ports.split(":")
             folder, place = volume.split(":")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from tutorial import ROOT, TutorialError
+from tutorial import ROOT, TutorialError, processes
 from tutorial.model_folder import require
 
 K8S = ROOT / "k8s"
@@ -78,13 +78,9 @@ def show(command: str, context: str) -> None:
 
     If the cluster of `context` does not answer, print only the command.
     """
-    print("$ kubectl", command)
-    if not answers(context):
-        print("  (not run: there is no cluster)")
-        return
+    missing = None if answers(context) else "there is no cluster"
     words = [kubectl(), "--context", context, *command.split()]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    print(result.stdout + result.stderr)
+    processes.show(f"kubectl {command}", words, missing=missing)
 
 
 def take_contract(model_folder: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tutorial import TutorialError
+from tutorial import ROOT, TutorialError
 
 _SUPERVISOR = Path(__file__).resolve().with_name("supervisor.py")
 _servers: dict[str, "Server"] = {}  # the latest of each name; keeps their pipes open
@@ -121,6 +121,19 @@ def wait_until(
         if time.monotonic() > deadline:
             raise TutorialError(f"waited {timeout:g} s for {what}, and gave up")
         time.sleep(interval)
+
+
+def show(command: str, words: Sequence[str], *, missing: str | None) -> None:
+    """Print `command`, run its `words` in the repository's folder, and print what they print.
+
+    If something is `missing` on this machine, print that instead.
+    """
+    print("$", command)
+    if missing:
+        print(f"  (not run: {missing})")
+        return
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    print((result.stdout + result.stderr).strip())
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import grpc
 import requests
 
 from tutorial import ROOT, TutorialError
-from tutorial.processes import Server, free_port, port_open, start_server
+from tutorial.processes import Server, free_port, port_open, show, start_server
 
 BUILD = ROOT / "build"
 STUBS = BUILD / "stubs"
@@ -26,8 +27,6 @@ MALLOC = {
 
 # Packages and image move together: requirements.txt states the version.
 SERVING_IMAGE = f"tensorflow/serving:{version('tensorflow-serving-api')}"
-
-COMPOSE = ("docker", "compose", "--project-name", "lesson")
 
 
 def serving_has_an_image() -> bool:
@@ -49,6 +48,15 @@ def docker_runs_serving() -> bool:
 def docker_composes() -> bool:
     """Return whether a Docker engine answers, and has Compose."""
     return _docker_knows("info") and _docker_knows("compose", "version")
+
+
+def docker(command: str) -> None:
+    """Run docker with `command` in the repository's folder, and print the command and its output.
+
+    If no Docker engine answers, print only the command.
+    """
+    missing = None if _docker_knows("info") else "there is no Docker"
+    show(f"docker {command}", ["docker", *shlex.split(command)], missing=missing)
 
 
 def _docker_knows(*command: str) -> bool:
@@ -120,18 +128,25 @@ def start_gateways(count: int, **options: object) -> dict[str, Server]:
     return servers
 
 
-def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
+def compose(name: str) -> list[str]:
+    """Return the start of a command of Compose for the containers called `name`-…"""
+    return ["docker", "compose", "--project-name", name]
+
+
+def start_compose(model_name: str, port: int, *, gateways: int = 1, name: str = "lesson") -> Server:
     """Build both images and run compose.yaml; return when the page answers on `port`.
 
-    The project has its own name, so that it does not replace one that runs already. Raises
-    TutorialError if that fails, for example because an image cannot be downloaded.
+    The images have the tag `lesson`. The containers are called `name`-gateway-1 and so on, and
+    replace only those of the same `name`.
+
+    Raises TutorialError if that fails, for example because an image cannot be downloaded.
     """
     try:
         return start_server(
-            "compose",
-            [*COMPOSE, "up", "--build", "--scale", f"gateway={gateways}"],
+            f"compose-{name}",
+            [*compose(name), "up", "--build", "--scale", f"gateway={gateways}"],
             ready=lambda: http_status(f"http://127.0.0.1:{port}/") == 200,
-            log=LOGS / "compose.log",
+            log=LOGS / f"compose-{name}.log",
             env={
                 "MODEL_NAME": model_name,
                 "MODEL_TARGET": model_target(),
@@ -149,9 +164,9 @@ def start_compose(model_name: str, port: int, *, gateways: int = 1) -> Server:
         ) from None
 
 
-def remove_containers() -> None:
+def remove_containers(name: str = "lesson") -> None:
     """Remove the containers of `start_compose`, which have ended, and their network."""
-    subprocess.run([*COMPOSE, "down"], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run([*compose(name), "down"], cwd=ROOT, capture_output=True, check=True)
 
 
 def start_picture_server(folder: Path, port: int) -> Server:

@@ -17,7 +17,7 @@ def test_read_returns_the_contract(contract_file):
 def test_read_takes_a_contract_of_an_older_version(contract_file):
     assert CONTRACT.keys().isdisjoint(("resize", "shrink_jpegs"))
     contract = Contract.read(contract_file)
-    assert (contract.resize, contract.shrink_jpegs) == ("nearest", True)
+    assert (contract.resize, contract.shrink_jpegs) == ("nearest", False)
     new = CONTRACT | {"resize": "bilinear", "shrink_jpegs": False, "scores": "independent"}
     contract_file.write_text(json.dumps(new))
     assert Contract.read(contract_file).resize == "bilinear"

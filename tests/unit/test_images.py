@@ -70,12 +70,13 @@ def row(mode: str, *pixels) -> Image.Image:
     return image
 
 
-def png(width: int, depth: int, colour_type: int, data: bytes) -> bytes:
+def png(width: int, depth: int, colour_type: int, data: bytes, transparent: bytes = b"") -> bytes:
     """A PNG file of one row, of kinds that Pillow does not write."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         chunk(kind, body)
         for kind, body in (
             (b"IHDR", struct.pack(">2I5B", width, 1, depth, colour_type, 0, 0, 0)),
+            *([(b"tRNS", transparent)] if transparent else []),
             (b"IDAT", zlib.compress(b"\0" + data)),
             (b"IEND", b""),
         )
@@ -104,6 +105,20 @@ def test_resize_shows_what_is_transparent_on_white(how):
     see_through = encoded(row("RGB", (255, 0, 0), (0, 255, 0)), transparency=(0, 255, 0))
     assert seen(see_through, how) == [[RED, WHITE]]
     assert resize(read(see_through), (1, 2), how, colours=1)[0, 0, 1] == 255
+
+
+@pytest.mark.parametrize("how", ["nearest", "bilinear"])
+def test_resize_knows_a_transparent_colour_at_every_depth(how):
+    """The first of two pixels has the transparent colour, the second differs in a low bit."""
+    short = struct.Struct(">H").pack
+    wanted = {1: 255, 2: 170, 4: 102, 8: 79, 16: 78}  # of the opaque pixel
+    pixels = {1: b"\x40", 2: b"\x60", 4: b"\x56", 8: b"\x4e\x4f", 16: short(20000) + short(20001)}
+    colours = {1: 0, 2: 1, 4: 5, 8: 78, 16: 20000}
+    for depth, colour in colours.items():
+        data = png(2, depth, 0, pixels[depth], short(colour))
+        assert seen(data, how) == [[WHITE, [wanted[depth]] * 3]], depth
+    colour, other = struct.pack(">3H", 258, 515, 772), struct.pack(">3H", 258, 515, 65535)
+    assert seen(png(2, 16, 2, colour + other, colour), how) == [[WHITE, [1, 2, 255]]]
 
 
 def test_a_palette_becomes_its_colours():

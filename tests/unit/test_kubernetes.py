@@ -18,7 +18,7 @@ def kubectl(tmp_path, monkeypatch):
 def test_show_prints_command_and_output_where_the_cluster_answers(capsys):
     kubernetes.show("-n clothing get pods", "here")
     assert capsys.readouterr().out == (
-        "$ kubectl -n clothing get pods\n--context here -n clothing get pods\n\n"
+        "$ kubectl -n clothing get pods\n--context here -n clothing get pods\n"
     )
 
 
