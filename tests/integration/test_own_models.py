@@ -220,6 +220,28 @@ def squeezed() -> keras.Model:
     return keras.Model(model.input, keras.layers.Rescaling(0.1, 0.5)(normal))
 
 
+def averaged(activation: str | None) -> keras.Model:
+    """Return the mean of two classifiers, which end in this activation."""
+    image = keras.Input((*SIZE, 3))
+    both = [classifier(activation=activation)(image) for _ in range(2)]
+    return keras.Model(image, keras.layers.Average()(both))
+
+
+def joined() -> keras.Model:
+    """Return a model whose scores are sums of four probabilities."""
+    four, join = classifier(units=4), keras.layers.Dense(3, use_bias=False)
+    model = keras.Model(four.input, join(four.output))
+    join.kernel.assign([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return model
+
+
+def side_by_side() -> keras.Model:
+    """Return a model of three softmaxes, each over two labels."""
+    six = classifier(units=6, activation=None)
+    pairs = keras.layers.Softmax()(keras.layers.Reshape((3, 2))(six.output))
+    return keras.Model(six.input, keras.layers.Flatten()(pairs))
+
+
 def with_ending(ending: str) -> Case:
     """Return a classifier in a .keras file that has another name."""
     model = classifier()
@@ -321,6 +343,14 @@ CASES = {
     "logits between 0 and 1": lambda: of(
         squeezed(), settings={"PREPROCESSING": "unit", "SCORES": "logits"}, kind="logits"
     ),
+    "mean of softmaxes": lambda: of(averaged("softmax")),
+    "mean of logits": lambda: of(averaged(None), kind="logits"),
+    "mean of sigmoids": lambda: of(
+        averaged("sigmoid"),
+        settings={"PREPROCESSING": "unit", "SCORES": "independent"},
+        kind="independent",
+    ),
+    "sums of probabilities": lambda: of(joined()),
     "a batch of one": lambda: of(classifier(batch_size=1)),
     "another ending": lambda: with_ending(".zip"),
     "no ending": lambda: with_ending(""),
@@ -468,6 +498,12 @@ def alike() -> Case:
     return of(keras.Model(inputs, [head(pool(inputs)) for pool in pools]))
 
 
+def two_inputs() -> Case:
+    """Return a model that adds two pictures."""
+    ends = [keras.Input((*SIZE, 3), name=name) for name in ("left", "right")]
+    return of(keras.Model(ends, keras.layers.Add()(ends)))
+
+
 def nested() -> Case:
     """Return a model with a dict in its list of outputs."""
     model = classifier()
@@ -583,6 +619,57 @@ REFUSED = {
         {},
         r"not say the shape of its output scores. .* tf.ensure_shape\(scores, \(None, 3\)\)",
     ),
+    "two inputs": (two_inputs, {}, r"one input, but the model has 2: left, right\. Build"),
+    "no size": (
+        lambda: of(classifier(shape=(None, None, 3))),
+        {},
+        r"shape \(None, None, None, 3\); .* set SIZE=224, or SIZE=224x160",
+    ),
+    "seven colours": (
+        lambda: of(classifier(shape=(*SIZE, 7))),
+        {},
+        r"shape \(None, 24, 20, 7\); supported: .* \(1, 3, 4\) colours",
+    ),
+    "four labels": (
+        lambda: of(classifier()),
+        {"LABELS": "a,b,c,d"},
+        r"4 labels need one output .* \(None, 3\)}",
+    ),
+    "another output": (
+        lambda: of(classifier()),
+        {"OUTPUT": "plant"},
+        "no output 'plant', only: dense",
+    ),
+    "no classifier": (
+        lambda: saved_function(lambda pixels: {"map": pixels}, None, *SIZE, 3),
+        {},
+        r"no classifier.*'map': \(None, 24, 20, 3\).*Detection",
+    ),
+    "a softmax of one": (
+        lambda: of(classifier(units=1)),
+        {"LABELS": "a,b"},
+        "always 1: train a sigmoid",
+    ),
+    "one logit, one label": (
+        lambda: of(classifier(units=1, activation=None)),
+        {"LABELS": "a"},
+        "LABELS=other,a",
+    ),
+    "scores between 0 and 1": (
+        lambda: of(squeezed()),
+        {},
+        "set SCORES=independent if .*, or SCORES=logits",
+    ),
+    "softmaxes side by side": (
+        lambda: of(side_by_side()),
+        {"LABELS": "a,b,c,d,e,f"},
+        "set SCORES=independent if",
+    ),
+    "logits called independent": (
+        lambda: of(classifier(activation=None)),
+        {"SCORES": "independent"},
+        r"gives logits\. Put Activation",
+    ),
     "operations in .h5": (
         lambda: of(classifier(first=[lambda x: x[..., ::-1] / 255]), file="model.h5"),
         {},
@@ -615,10 +702,11 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
-def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
+def test_each_keras_reads_its_own_files_and_the_layers_of_convnext(tmp_path, reader, ending):
     own = read_model.family_layers(reader)
     model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
     model.save(tmp_path / f"model{ending}")
     loaded = read_model.load_model(tmp_path / f"model{ending}")
+    assert isinstance(loaded, reader.Model)
     images = np.ones((1, *SIZE, 3), np.float32)
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)
