@@ -50,10 +50,3 @@ def test_checkov_finds_no_fault_with_the_manifests(checkov, tmp_path):
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(objects.values()))
     assert failures(checkov, file) == {}
-
-
-def test_checkov_finds_a_fault_that_was_made(checkov, tmp_path):
-    text = yaml.safe_dump_all(rendered(""))
-    file = tmp_path / "wrong.yaml"
-    file.write_text(text.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"))
-    assert list(failures(checkov, file)) == ["CKV_K8S_22"]

@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tutorial import ROOT, TutorialError
-from tutorial.processes import free_port, free_ports, port_open, start_server, wait_until
+from tutorial.processes import start_server, wait_until
 
 # A server with a child. They share a lock on FILE, which is free again when both have ended. A lock
 # tells more than a process id: it is not given to another, and no zombie holds it.
@@ -229,14 +228,6 @@ def test_one_servers_pipe_does_not_hold_anothers(start, tmp_path):
     second.supervisor.stdin.close()
     wait_until(lambda: not second.running, timeout=5, what="the second to end")
     assert not alive(two)
-
-
-def test_free_ports_are_closed_and_differ():
-    port = free_port()
-    assert not port_open(port)
-    with socket.create_server(("127.0.0.1", port)):
-        assert port_open(port)
-    assert len(set(free_ports(50))) == 50
 
 
 def test_cpu_seconds_count_the_children_of_a_server(tmp_path):
