@@ -236,10 +236,3 @@ def test_cpu_seconds_count_the_children_of_a_server(tmp_path):
     with start_server("busy", command, ready=lambda: True, log=tmp_path / "log") as server:
         wait_until(lambda: server.cpu_seconds() > 0.5, timeout=20, what="both to have worked")
         assert server.cpu_seconds() < 1
-
-
-def test_wait_until_asks_until_it_is_so():
-    answers = iter([False, False, True])
-    wait_until(lambda: next(answers), timeout=5, interval=0.01, what="nothing")
-    with pytest.raises(TutorialError, match=r"waited 0.05 s for the moon"):
-        wait_until(lambda: False, timeout=0.05, interval=0.01, what="the moon")
