@@ -146,27 +146,6 @@ def uint8_saved_model() -> Case:
     )
 
 
-def two_signatures() -> Case:
-    """Return a SavedModel of which another signature than serving_default is wanted."""
-    model, module = classifier(), tf.Module()
-    module.all = [variable.value for variable in model.variables]
-    spec = tf.TensorSpec((None, *SIZE, 3), tf.float32, name="pixels")
-
-    def signature(function: Callable) -> Callable:
-        return tf.function(lambda pixels: {"pets": function(pixels)}, input_signature=[spec])
-
-    signatures = {
-        "serving_default": signature(lambda pixels: 0 * model(pixels)),
-        "classify": signature(model),
-    }
-    return Case(
-        lambda path: tf.saved_model.save(module, path, signatures=signatures),
-        lambda array: model.predict(array, verbose=0),
-        settings={"PREPROCESSING": "unit", "SIGNATURE": "classify"},
-        file="saved",
-    )
-
-
 def own_function() -> Case:
     """Return a case with an activation that Keras does not know."""
     file = str(DATA / "own_layers.py")
@@ -328,7 +307,6 @@ CASES = {
         settings={},
     ),
     "uint8 SavedModel": uint8_saved_model,
-    "two signatures": two_signatures,
     "an operation's softmax": lambda: of(
         keras.Model((model := classifier(activation=None)).input, keras.ops.softmax(model.output))
     ),
