@@ -232,12 +232,14 @@ def with_ending(ending: str) -> Case:
     return Case(save, lambda array: model.predict(array, verbose=0), file=f"model{ending}")
 
 
-def saved_function(function: Callable, *shape: int | None, name: str = "pixels", **options) -> Case:
-    """Return a SavedModel without weights; `options` are those of TensorSpec."""
-    spec = tf.TensorSpec(shape or None, name=name, **options)
-    signature = tf.function(function, input_signature=[spec])
+def saved_function(
+    function: Callable, *shape: int | None, signatures: tuple[str, ...] = ("serving_default",)
+) -> Case:
+    """Return a SavedModel without weights, whose signatures are all this function."""
+    spec = tf.TensorSpec(shape or None, name="pixels")
+    saved = dict.fromkeys(signatures, tf.function(function, input_signature=[spec]))
     return Case(
-        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signature),
+        lambda path: tf.saved_model.save(tf.Module(), path, signatures=saved),
         lambda array: function(array)["scores"].numpy(),
         file="saved",
     )
@@ -512,18 +514,6 @@ def with_activation(activation: Callable, **options) -> Case:
     return of(classifier(first=[keras.layers.Activation(activation, **options)]))
 
 
-def saved_signatures(*names: str) -> Case:
-    """Return a SavedModel with these signatures."""
-    spec = tf.TensorSpec((None, *SIZE, 3), name="pixels")
-    function = tf.function(lambda pixels: {"scores": mean_colours(pixels)}, input_signature=[spec])
-    signatures = dict.fromkeys(names, function)
-    return Case(
-        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signatures),
-        mean_colours,
-        file="saved",
-    )
-
-
 def of_tensorflow_1() -> Case:
     """Return a SavedModel with the variables of TensorFlow 1."""
     v1 = tf.compat.v1
@@ -562,11 +552,15 @@ REFUSED = {
         r"SIZE=30 does not fit: the model takes 24x20 \(height x width\). Leave SIZE out",
     ),
     "another signature": (
-        lambda: saved_signatures("classify", "score"),
+        lambda: saved_function(unknown, None, *SIZE, 3, signatures=("classify", "score")),
         {},
         "no signature 'serving_default': set SIGNATURE=classify or SIGNATURE=score",
     ),
-    "no signature": (saved_signatures, {}, "has no signature, which says .* Run model.export"),
+    "no signature": (
+        lambda: saved_function(unknown, None, *SIZE, 3, signatures=()),
+        {},
+        "has no signature, which says .* Run model.export",
+    ),
     "TensorFlow 1": (of_tensorflow_1, {}, "one of TensorFlow 1, build it with Keras"),
     "a batch of two": (fixed_batch, {}, "4 pictures at once. Build it without a fixed batch"),
     "int8": (
