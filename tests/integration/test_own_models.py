@@ -6,7 +6,7 @@ Lesson 01's cells convert the models in this process. One model server serves al
 import os
 import runpy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -192,13 +192,6 @@ def with_sides() -> Case:
     return Case(model.save, lambda array: base.predict(array, verbose=0))
 
 
-def squeezed() -> keras.Model:
-    """Return a classifier whose logits are always between 0 and 1."""
-    model = classifier(activation=None)
-    normal = keras.layers.LayerNormalization()(model.output)
-    return keras.Model(model.input, keras.layers.Rescaling(0.1, 0.5)(normal))
-
-
 def averaged(activation: str | None) -> keras.Model:
     """Return the mean of two classifiers, which end in this activation."""
     image = keras.Input((*SIZE, 3))
@@ -206,19 +199,37 @@ def averaged(activation: str | None) -> keras.Model:
     return keras.Model(image, keras.layers.Average()(both))
 
 
-def joined() -> keras.Model:
+def followed_by(*layers: Callable, **options) -> Case:
+    """Return a classifier with these layers behind it; `options` are the classifier's."""
+    model = classifier(**options)
+    scores = model.output
+    for layer in layers:
+        scores = layer(scores)
+    return of(keras.Model(model.input, scores))
+
+
+def squeezed() -> Case:
+    """Return a classifier whose logits are always between 0 and 1."""
+    normal = keras.layers.LayerNormalization()
+    return followed_by(normal, keras.layers.Rescaling(0.1, 0.5), activation=None)
+
+
+def joined() -> Case:
     """Return a model whose scores are sums of four probabilities."""
-    four, join = classifier(units=4), keras.layers.Dense(3, use_bias=False)
-    model = keras.Model(four.input, join(four.output))
-    join.kernel.assign([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    return model
+    sums = keras.initializers.Constant([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    join = keras.layers.Dense(3, use_bias=False, kernel_initializer=sums)
+    return followed_by(join, units=4)
 
 
-def side_by_side() -> keras.Model:
+def side_by_side() -> Case:
     """Return a model of three softmaxes, each over two labels."""
-    six = classifier(units=6, activation=None)
-    pairs = keras.layers.Softmax()(keras.layers.Reshape((3, 2))(six.output))
-    return keras.Model(six.input, keras.layers.Flatten()(pairs))
+    pairs = keras.layers.Reshape((3, 2)), keras.layers.Softmax(), keras.layers.Flatten()
+    return followed_by(*pairs, units=6, activation=None)
+
+
+def plain() -> Case:
+    """Return a classifier of three labels."""
+    return of(classifier())
 
 
 def with_ending(ending: str) -> Case:
@@ -309,18 +320,11 @@ CASES = {
         settings={},
     ),
     "uint8 SavedModel": uint8_saved_model,
-    "an operation's softmax": lambda: of(
-        keras.Model((model := classifier(activation=None)).input, keras.ops.softmax(model.output))
-    ),
-    "softmax, then a cast": lambda: of(
-        keras.Model(
-            (model := classifier()).input,
-            keras.layers.Activation("linear", dtype="float32")(model.output),
-        )
-    ),
+    "an operation's softmax": lambda: followed_by(keras.ops.softmax, activation=None),
+    "softmax, then a cast": lambda: followed_by(keras.layers.Activation("linear", dtype="float32")),
     "softmax beside a linear output": with_two_heads,
     "scores with sides": with_sides,
-    "logits between 0 and 1": lambda: of(
+    "logits between 0 and 1": lambda: replace(
         squeezed(), settings={"PREPROCESSING": "unit", "SCORES": "logits"}, kind="logits"
     ),
     "mean of softmaxes": lambda: of(averaged("softmax")),
@@ -330,7 +334,7 @@ CASES = {
         settings={"PREPROCESSING": "unit", "SCORES": "independent"},
         kind="independent",
     ),
-    "sums of probabilities": lambda: of(joined()),
+    "sums of probabilities": joined,
     "a batch of one": lambda: of(classifier(batch_size=1)),
     "another ending": lambda: with_ending(".zip"),
     "no ending": lambda: with_ending(""),
@@ -532,7 +536,7 @@ def of_tensorflow_1() -> Case:
 REFUSED = {
     "random": (random, {}, "other scores each time: .* such as Dropout, .* training=True"),
     "percent": (
-        lambda: of(keras.Model((m := classifier()).input, keras.layers.Rescaling(100)(m.output))),
+        lambda: followed_by(keras.layers.Rescaling(100)),
         {},
         r"the same sum, .* Add Rescaling\(1 / 100\) as last layer, .* or set SCORES=logits",
     ),
@@ -547,7 +551,7 @@ REFUSED = {
         "TensorFlow does not take 'größe 1' as a layer's name. Give the layer a name of A-Z",
     ),
     "another size": (
-        lambda: of(classifier()),
+        plain,
         {"SIZE": "30"},
         r"SIZE=30 does not fit: the model takes 24x20 \(height x width\). Leave SIZE out",
     ),
@@ -569,8 +573,8 @@ REFUSED = {
         "takes int8, .* takes uint8",
     ),
     "two outputs with one name": (alike, {}, "same name: head, head. Build a model"),
-    "size": (lambda: of(classifier()), {"SIZE": "large"}, "SIZE=large is not like 224"),
-    "size 0": (lambda: of(classifier()), {"SIZE": "0"}, "SIZE=0 is not like 224"),
+    "size": (plain, {"SIZE": "large"}, "SIZE=large is not like 224"),
+    "size 0": (plain, {"SIZE": "0"}, "SIZE=0 is not like 224"),
     "never built": (
         lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),
         {},
@@ -602,16 +606,8 @@ REFUSED = {
         {},
         r"shape \(None, 24, 20, 7\); supported: .* \(1, 3, 4\) colours",
     ),
-    "four labels": (
-        lambda: of(classifier()),
-        {"LABELS": "a,b,c,d"},
-        r"4 labels need one output .* \(None, 3\)}",
-    ),
-    "another output": (
-        lambda: of(classifier()),
-        {"OUTPUT": "plant"},
-        "no output 'plant', only: dense",
-    ),
+    "four labels": (plain, {"LABELS": "a,b,c,d"}, r"4 labels need one output .* \(None, 3\)}"),
+    "another output": (plain, {"OUTPUT": "plant"}, "no output 'plant', only: dense"),
     "no classifier": (
         lambda: saved_function(lambda pixels: {"map": pixels}, None, *SIZE, 3),
         {},
@@ -627,13 +623,9 @@ REFUSED = {
         {"LABELS": "a"},
         "LABELS=other,a",
     ),
-    "scores between 0 and 1": (
-        lambda: of(squeezed()),
-        {},
-        "set SCORES=independent if .*, or SCORES=logits",
-    ),
+    "scores between 0 and 1": (squeezed, {}, "set SCORES=independent if .*, or SCORES=logits"),
     "softmaxes side by side": (
-        lambda: of(side_by_side()),
+        side_by_side,
         {"LABELS": "a,b,c,d,e,f"},
         "set SCORES=independent if",
     ),
@@ -649,7 +641,7 @@ REFUSED = {
     ),
     "outputs in outputs": (nested, {}, "lists or dicts inside another one. Build a model"),
     "NaN": (
-        lambda: of(keras.Model((model := classifier()).input, keras.ops.log(-model.output))),
+        lambda: followed_by(lambda scores: keras.ops.log(-scores)),
         {},
         "the model itself gives NaN .*check PREPROCESSING",
     ),
