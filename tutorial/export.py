@@ -10,10 +10,9 @@ the notebook's top becomes the module's docstring.
 import ast
 import json
 import re
-import sys
 from pathlib import Path
 
-from tutorial import ROOT, TutorialError
+from tutorial import ROOT, TutorialError, one_line_errors
 
 FIX = "change the notebook, then run `make export`"
 DEFAULT_EXP = re.compile(r"^#\| default_exp (\w+)\s*$", re.MULTILINE)
@@ -80,7 +79,5 @@ def write_modules(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("make export"):
         write_modules(ROOT)
-    except TutorialError as error:
-        sys.exit(f"make export: {error}")

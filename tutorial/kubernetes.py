@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from tutorial import ROOT, TutorialError, processes
+from tutorial import ROOT, TutorialError, one_line_errors, processes
 from tutorial.model_folder import require
 
 K8S = ROOT / "k8s"
@@ -96,8 +96,6 @@ def take_contract(model_folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors("make contract"):
         take_contract(require(ROOT / "models", sys.argv[1]))
-    except TutorialError as error:
-        sys.exit(f"make contract: {error}")
-    print(f"{CONTRACT.relative_to(ROOT)} is now that of {sys.argv[1]}")
+        print(f"{CONTRACT.relative_to(ROOT)} is now that of {sys.argv[1]}")

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tutorial import ROOT, TutorialError
+from tutorial import ROOT, TutorialError, one_line_errors
 
 EXECUTED = ROOT / "build/notebooks"
 
@@ -78,13 +78,11 @@ def run_cells(notebook: Path, parameters: dict[str, Any], until: str) -> dict[st
 
 def main() -> None:
     """Run all lessons in order; stop at the first that fails."""
-    for number, notebook in enumerate(lessons(), start=1):
-        print(f"{number} of {len(lessons())}  {notebook.name}", flush=True)
-        try:
+    with one_line_errors("make notebooks"):
+        for number, notebook in enumerate(lessons(), start=1):
+            print(f"{number} of {len(lessons())}  {notebook.name}", flush=True)
             execute(notebook)
-        except TutorialError as error:
-            sys.exit(f"make notebooks: {error}")
-    print(f"The executed copies are in {EXECUTED.relative_to(ROOT)}/")
+        print(f"The executed copies are in {EXECUTED.relative_to(ROOT)}/")
 
 
 if __name__ == "__main__":

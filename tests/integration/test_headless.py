@@ -21,8 +21,9 @@ from tests import dns_server
 from tests.fake_model import FakeModel
 from tutorial.processes import free_port, wait_until
 
-AGES = [  # 15,000 and 10,000 milliseconds in the manifest
-    ("grpc.max_connection_age_ms", 1000),
+OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_connection_age_ms", 1000),  # 15,000 in the manifest
     ("grpc.max_connection_age_grace_ms", 10_000),
 ]
 IMAGE = np.zeros((1, 4, 6, 3), np.uint8)
@@ -31,11 +32,10 @@ IMAGE = np.zeros((1, 4, 6, 3), np.uint8)
 class Pod(FakeModel):
     """A model server on its own loopback address, which counts its answers."""
 
-    def __init__(self, address, options):
+    def __init__(self, address):
         super().__init__()
         self.answered = 0
-        options = [("grpc.so_reuseport", 0), *options]
-        self.server = grpc.server(ThreadPoolExecutor(4), options=options)
+        self.server = grpc.server(ThreadPoolExecutor(4), options=OPTIONS)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self.server)
         self.server.add_insecure_port(address)
         self.server.start()
@@ -48,9 +48,9 @@ class Pod(FakeModel):
 class Namespace:
     """The name of a model, the pods behind it, and a client that calls all the time."""
 
-    def __init__(self, contract, stack, options):
+    def __init__(self, contract, stack):
         self.names, self.pods, self.failures = [], [], []
-        self._port, self._stack, self._options = free_port(), stack, options
+        self._port, self._stack = free_port(), stack
         dns = stack.enter_context(dns_server.serve(self.names))
         target = f"dns://127.0.0.1:{dns}/model.clothing.svc:{self._port}"
         self._client, self._over = ModelClient(LazyChannel(target), contract), threading.Event()
@@ -58,7 +58,7 @@ class Namespace:
     def start_pods(self, count):
         for _ in range(count):
             address = f"127.0.0.{len(self.pods) + 1}"
-            pod = Pod(f"{address}:{self._port}", self._options)
+            pod = Pod(f"{address}:{self._port}")
             self._stack.callback(lambda pod=pod: pod.server.stop(None).wait())
             self.pods.append(pod)
             self.names.append(address)
@@ -92,10 +92,9 @@ class Namespace:
 
 
 @pytest.fixture
-def namespace(contract_file, request):
+def namespace(contract_file):
     with ExitStack() as stack:
-        options = getattr(request, "param", AGES)
-        yield Namespace(Contract.read(contract_file), stack, options)
+        yield Namespace(Contract.read(contract_file), stack)
 
 
 def test_pods_born_later_get_their_share(namespace):
@@ -104,13 +103,6 @@ def test_pods_born_later_get_their_share(namespace):
         third = [pytest.approx(1 / 3, abs=0.1)] * 3
         wait_until(lambda: namespace.shares(1) == third, timeout=30, what="a third for each")
     assert namespace.failures == []
-
-
-@pytest.mark.parametrize("namespace", [[]], indirect=True)
-def test_pods_born_later_get_nothing_if_connections_never_end(namespace):
-    with namespace.load():
-        namespace.start_pods(1)
-        assert namespace.shares(7) == [1, 0]
 
 
 def test_pod_that_ends_is_left_before_it_is_killed(namespace):

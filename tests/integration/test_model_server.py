@@ -426,7 +426,7 @@ def test_version_whose_warmup_fails_is_not_served(scale, records, named):
 )
 def test_process_that_cannot_start_says_why(tmp_path, flags, said):
     (tmp_path / "1").mkdir()
-    (tmp_path / "bad").write_text("improperly formatted file")
+    (tmp_path / "bad").write_bytes(b"\xff no text")
     (tmp_path / "empty").write_text("model_config_list {}")
     with socket.create_server(("0.0.0.0", 0)) as other:
         names = {"path": tmp_path, "port": other.getsockname()[1]}

@@ -9,22 +9,18 @@ from queue import Queue
 
 import grpc
 import pytest
-import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from model_server import config, repository
-from model_server.grpc_services import create_server
-from model_server.repository import Repository
 from tests import saved_models
 from tests.serving import (
     MODEL,
     SECONDS,
     Client,
     client_of,
-    load,
     model_spec,
     publish,
     refused,
@@ -203,22 +199,6 @@ def test_reload_waits_for_a_new_model_and_blocks_no_other(saved, three, served):
 # Files
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (b"improperly formatted file", tf.errors.InvalidArgumentError),
-        (b"\xff\xfe", tf.errors.InvalidArgumentError),
-        (None, tf.errors.NotFoundError),
-    ],
-)
-def test_file_that_is_no_configuration(tmp_path, content, error):
-    file = tmp_path / "models.config"
-    if content:
-        file.write_bytes(content)
-    with pytest.raises(error, match=str(file)):
-        config.read_models(file)
-
-
 def test_changed_file_is_read_again_and_a_bad_one_changes_nothing(served, tmp_path, caplog):
     file = tmp_path / "models.config"
     served.reload(scale="")
@@ -287,16 +267,6 @@ def test_file_is_read_once_without_polling(three, tmp_path):
         file.write_text(text.replace("versions: 1", "versions: 2"))
         time.sleep(1.5)
         assert client.versions() == [(1, "AVAILABLE")]
-
-
-def test_socket_path_is_taken_over_from_a_server_that_left_it(tmp_path):
-    path = tmp_path / "s"
-    for _ in range(2):  # the second finds the file, and perhaps the first still there
-        server, _ = create_server(Repository(load), "127.0.0.1:0", socket_path=str(path))
-        server.start()
-    with refused(NOT_FOUND):
-        Client(f"unix:{path}").answering()
-    server.stop(None)
 
 
 def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path):

@@ -6,7 +6,7 @@ Lesson 01's cells convert the models in this process. One model server serves al
 import os
 import runpy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,27 +146,6 @@ def uint8_saved_model() -> Case:
     )
 
 
-def two_signatures() -> Case:
-    """Return a SavedModel of which another signature than serving_default is wanted."""
-    model, module = classifier(), tf.Module()
-    module.all = [variable.value for variable in model.variables]
-    spec = tf.TensorSpec((None, *SIZE, 3), tf.float32, name="pixels")
-
-    def signature(function: Callable) -> Callable:
-        return tf.function(lambda pixels: {"pets": function(pixels)}, input_signature=[spec])
-
-    signatures = {
-        "serving_default": signature(lambda pixels: 0 * model(pixels)),
-        "classify": signature(model),
-    }
-    return Case(
-        lambda path: tf.saved_model.save(module, path, signatures=signatures),
-        lambda array: model.predict(array, verbose=0),
-        settings={"PREPROCESSING": "unit", "SIGNATURE": "classify"},
-        file="saved",
-    )
-
-
 def own_function() -> Case:
     """Return a case with an activation that Keras does not know."""
     file = str(DATA / "own_layers.py")
@@ -213,11 +192,44 @@ def with_sides() -> Case:
     return Case(model.save, lambda array: base.predict(array, verbose=0))
 
 
-def squeezed() -> keras.Model:
+def averaged(activation: str | None) -> keras.Model:
+    """Return the mean of two classifiers, which end in this activation."""
+    image = keras.Input((*SIZE, 3))
+    both = [classifier(activation=activation)(image) for _ in range(2)]
+    return keras.Model(image, keras.layers.Average()(both))
+
+
+def followed_by(*layers: Callable, **options) -> Case:
+    """Return a classifier with these layers behind it; `options` are the classifier's."""
+    model = classifier(**options)
+    scores = model.output
+    for layer in layers:
+        scores = layer(scores)
+    return of(keras.Model(model.input, scores))
+
+
+def squeezed() -> Case:
     """Return a classifier whose logits are always between 0 and 1."""
-    model = classifier(activation=None)
-    normal = keras.layers.LayerNormalization()(model.output)
-    return keras.Model(model.input, keras.layers.Rescaling(0.1, 0.5)(normal))
+    normal = keras.layers.LayerNormalization()
+    return followed_by(normal, keras.layers.Rescaling(0.1, 0.5), activation=None)
+
+
+def joined() -> Case:
+    """Return a model whose scores are sums of four probabilities."""
+    sums = keras.initializers.Constant([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    join = keras.layers.Dense(3, use_bias=False, kernel_initializer=sums)
+    return followed_by(join, units=4)
+
+
+def side_by_side() -> Case:
+    """Return a model of three softmaxes, each over two labels."""
+    pairs = keras.layers.Reshape((3, 2)), keras.layers.Softmax(), keras.layers.Flatten()
+    return followed_by(*pairs, units=6, activation=None)
+
+
+def plain() -> Case:
+    """Return a classifier of three labels."""
+    return of(classifier())
 
 
 def with_ending(ending: str) -> Case:
@@ -231,12 +243,14 @@ def with_ending(ending: str) -> Case:
     return Case(save, lambda array: model.predict(array, verbose=0), file=f"model{ending}")
 
 
-def saved_function(function: Callable, *shape: int | None, name: str = "pixels", **options) -> Case:
-    """Return a SavedModel without weights; `options` are those of TensorSpec."""
-    spec = tf.TensorSpec(shape or None, name=name, **options)
-    signature = tf.function(function, input_signature=[spec])
+def saved_function(
+    function: Callable, *shape: int | None, signatures: tuple[str, ...] = ("serving_default",)
+) -> Case:
+    """Return a SavedModel without weights, whose signatures are all this function."""
+    spec = tf.TensorSpec(shape or None, name="pixels")
+    saved = dict.fromkeys(signatures, tf.function(function, input_signature=[spec]))
     return Case(
-        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signature),
+        lambda path: tf.saved_model.save(tf.Module(), path, signatures=saved),
         lambda array: function(array)["scores"].numpy(),
         file="saved",
     )
@@ -306,21 +320,21 @@ CASES = {
         settings={},
     ),
     "uint8 SavedModel": uint8_saved_model,
-    "two signatures": two_signatures,
-    "an operation's softmax": lambda: of(
-        keras.Model((model := classifier(activation=None)).input, keras.ops.softmax(model.output))
-    ),
-    "softmax, then a cast": lambda: of(
-        keras.Model(
-            (model := classifier()).input,
-            keras.layers.Activation("linear", dtype="float32")(model.output),
-        )
-    ),
+    "an operation's softmax": lambda: followed_by(keras.ops.softmax, activation=None),
+    "softmax, then a cast": lambda: followed_by(keras.layers.Activation("linear", dtype="float32")),
     "softmax beside a linear output": with_two_heads,
     "scores with sides": with_sides,
-    "logits between 0 and 1": lambda: of(
+    "logits between 0 and 1": lambda: replace(
         squeezed(), settings={"PREPROCESSING": "unit", "SCORES": "logits"}, kind="logits"
     ),
+    "mean of softmaxes": lambda: of(averaged("softmax")),
+    "mean of logits": lambda: of(averaged(None), kind="logits"),
+    "mean of sigmoids": lambda: of(
+        averaged("sigmoid"),
+        settings={"PREPROCESSING": "unit", "SCORES": "independent"},
+        kind="independent",
+    ),
+    "sums of probabilities": joined,
     "a batch of one": lambda: of(classifier(batch_size=1)),
     "another ending": lambda: with_ending(".zip"),
     "no ending": lambda: with_ending(""),
@@ -468,6 +482,12 @@ def alike() -> Case:
     return of(keras.Model(inputs, [head(pool(inputs)) for pool in pools]))
 
 
+def two_inputs() -> Case:
+    """Return a model that adds two pictures."""
+    ends = [keras.Input((*SIZE, 3), name=name) for name in ("left", "right")]
+    return of(keras.Model(ends, keras.layers.Add()(ends)))
+
+
 def nested() -> Case:
     """Return a model with a dict in its list of outputs."""
     model = classifier()
@@ -498,18 +518,6 @@ def with_activation(activation: Callable, **options) -> Case:
     return of(classifier(first=[keras.layers.Activation(activation, **options)]))
 
 
-def saved_signatures(*names: str) -> Case:
-    """Return a SavedModel with these signatures."""
-    spec = tf.TensorSpec((None, *SIZE, 3), name="pixels")
-    function = tf.function(lambda pixels: {"scores": mean_colours(pixels)}, input_signature=[spec])
-    signatures = dict.fromkeys(names, function)
-    return Case(
-        lambda path: tf.saved_model.save(tf.Module(), path, signatures=signatures),
-        mean_colours,
-        file="saved",
-    )
-
-
 def of_tensorflow_1() -> Case:
     """Return a SavedModel with the variables of TensorFlow 1."""
     v1 = tf.compat.v1
@@ -528,7 +536,7 @@ def of_tensorflow_1() -> Case:
 REFUSED = {
     "random": (random, {}, "other scores each time: .* such as Dropout, .* training=True"),
     "percent": (
-        lambda: of(keras.Model((m := classifier()).input, keras.layers.Rescaling(100)(m.output))),
+        lambda: followed_by(keras.layers.Rescaling(100)),
         {},
         r"the same sum, .* Add Rescaling\(1 / 100\) as last layer, .* or set SCORES=logits",
     ),
@@ -543,16 +551,20 @@ REFUSED = {
         "TensorFlow does not take 'größe 1' as a layer's name. Give the layer a name of A-Z",
     ),
     "another size": (
-        lambda: of(classifier()),
+        plain,
         {"SIZE": "30"},
         r"SIZE=30 does not fit: the model takes 24x20 \(height x width\). Leave SIZE out",
     ),
     "another signature": (
-        lambda: saved_signatures("classify", "score"),
+        lambda: saved_function(unknown, None, *SIZE, 3, signatures=("classify", "score")),
         {},
         "no signature 'serving_default': set SIGNATURE=classify or SIGNATURE=score",
     ),
-    "no signature": (saved_signatures, {}, "has no signature, which says .* Run model.export"),
+    "no signature": (
+        lambda: saved_function(unknown, None, *SIZE, 3, signatures=()),
+        {},
+        "has no signature, which says .* Run model.export",
+    ),
     "TensorFlow 1": (of_tensorflow_1, {}, "one of TensorFlow 1, build it with Keras"),
     "a batch of two": (fixed_batch, {}, "4 pictures at once. Build it without a fixed batch"),
     "int8": (
@@ -561,8 +573,8 @@ REFUSED = {
         "takes int8, .* takes uint8",
     ),
     "two outputs with one name": (alike, {}, "same name: head, head. Build a model"),
-    "size": (lambda: of(classifier()), {"SIZE": "large"}, "SIZE=large is not like 224"),
-    "size 0": (lambda: of(classifier()), {"SIZE": "0"}, "SIZE=0 is not like 224"),
+    "size": (plain, {"SIZE": "large"}, "SIZE=large is not like 224"),
+    "size 0": (plain, {"SIZE": "0"}, "SIZE=0 is not like 224"),
     "never built": (
         lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),
         {},
@@ -583,6 +595,45 @@ REFUSED = {
         {},
         r"not say the shape of its output scores. .* tf.ensure_shape\(scores, \(None, 3\)\)",
     ),
+    "two inputs": (two_inputs, {}, r"one input, but the model has 2: left, right\. Build"),
+    "no size": (
+        lambda: of(classifier(shape=(None, None, 3))),
+        {},
+        r"shape \(None, None, None, 3\); .* set SIZE=224, or SIZE=224x160",
+    ),
+    "seven colours": (
+        lambda: of(classifier(shape=(*SIZE, 7))),
+        {},
+        r"shape \(None, 24, 20, 7\); supported: .* \(1, 3, 4\) colours",
+    ),
+    "four labels": (plain, {"LABELS": "a,b,c,d"}, r"4 labels need one output .* \(None, 3\)}"),
+    "another output": (plain, {"OUTPUT": "plant"}, "no output 'plant', only: dense"),
+    "no classifier": (
+        lambda: saved_function(lambda pixels: {"map": pixels}, None, *SIZE, 3),
+        {},
+        r"no classifier.*'map': \(None, 24, 20, 3\).*Detection",
+    ),
+    "a softmax of one": (
+        lambda: of(classifier(units=1)),
+        {"LABELS": "a,b"},
+        "always 1: train a sigmoid",
+    ),
+    "one logit, one label": (
+        lambda: of(classifier(units=1, activation=None)),
+        {"LABELS": "a"},
+        "LABELS=other,a",
+    ),
+    "scores between 0 and 1": (squeezed, {}, "set SCORES=independent if .*, or SCORES=logits"),
+    "softmaxes side by side": (
+        side_by_side,
+        {"LABELS": "a,b,c,d,e,f"},
+        "set SCORES=independent if",
+    ),
+    "logits called independent": (
+        lambda: of(classifier(activation=None)),
+        {"SCORES": "independent"},
+        r"gives logits\. Put Activation",
+    ),
     "operations in .h5": (
         lambda: of(classifier(first=[lambda x: x[..., ::-1] / 255]), file="model.h5"),
         {},
@@ -590,7 +641,7 @@ REFUSED = {
     ),
     "outputs in outputs": (nested, {}, "lists or dicts inside another one. Build a model"),
     "NaN": (
-        lambda: of(keras.Model((model := classifier()).input, keras.ops.log(-model.output))),
+        lambda: followed_by(lambda scores: keras.ops.log(-scores)),
         {},
         "the model itself gives NaN .*check PREPROCESSING",
     ),
@@ -615,10 +666,11 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
 
 @pytest.mark.parametrize("ending", [".keras", ".h5"])
 @pytest.mark.parametrize("reader", [keras, tf_keras], ids=["keras", "tf_keras"])
-def test_the_layers_of_convnext_are_read(tmp_path, reader, ending):
+def test_each_keras_reads_its_own_files_and_the_layers_of_convnext(tmp_path, reader, ending):
     own = read_model.family_layers(reader)
     model = classifier(reader, first=[own["LayerScale"](0.1, 3), own["StochasticDepth"](0.1)])
     model.save(tmp_path / f"model{ending}")
     loaded = read_model.load_model(tmp_path / f"model{ending}")
+    assert isinstance(loaded, reader.Model)
     images = np.ones((1, *SIZE, 3), np.float32)
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)

@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tutorial import ROOT, TutorialError
-from tutorial.processes import free_port, free_ports, port_open, start_server, wait_until
+from tutorial.processes import start_server, wait_until
 
 # A server with a child. They share a lock on FILE, which is free again when both have ended. A lock
 # tells more than a process id: it is not given to another, and no zombie holds it.
@@ -231,24 +230,9 @@ def test_one_servers_pipe_does_not_hold_anothers(start, tmp_path):
     assert not alive(two)
 
 
-def test_free_ports_are_closed_and_differ():
-    port = free_port()
-    assert not port_open(port)
-    with socket.create_server(("127.0.0.1", port)):
-        assert port_open(port)
-    assert len(set(free_ports(50))) == 50
-
-
 def test_cpu_seconds_count_the_children_of_a_server(tmp_path):
     busy = "import os, time; os.fork()\nwhile sum(os.times()[:2]) < 0.3: pass\ntime.sleep(60)"
     command = [sys.executable, "-c", busy]
     with start_server("busy", command, ready=lambda: True, log=tmp_path / "log") as server:
         wait_until(lambda: server.cpu_seconds() > 0.5, timeout=20, what="both to have worked")
         assert server.cpu_seconds() < 1
-
-
-def test_wait_until_asks_until_it_is_so():
-    answers = iter([False, False, True])
-    wait_until(lambda: next(answers), timeout=5, interval=0.01, what="nothing")
-    with pytest.raises(TutorialError, match=r"waited 0.05 s for the moon"):
-        wait_until(lambda: False, timeout=0.05, interval=0.01, what="the moon")

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -97,15 +96,6 @@ def test_two_runs_at_once_have_logs_of_their_own_and_leave_no_process(ports, sta
         wait_until(lambda: all_closed(ports[1]), timeout=20, what="both servers to end")
 
 
-def test_a_port_in_use_is_one_clear_line(ports):
-    port = ports[0]["admin-port"]
-    with socket.create_server(("127.0.0.1", port)), run(ports=ports[0]) as process:
-        said, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert said.startswith(f"make run: port {port} is in use")
-    assert said.count("\n") == 1
-
-
 def test_ctrl_c_during_a_conversion_is_one_line_and_leaves_no_model(ports):
     model = ROOT / "tests/data/keras27-nested-xception-tiny.h5"
     arguments = f"--model={model}", f"--labels={sources.CLOTHES}", "--preprocessing=tf"
@@ -115,20 +105,3 @@ def test_ctrl_c_during_a_conversion_is_one_line_and_leaves_no_model(ports):
         said, _ = process.communicate(timeout=20)
     assert (process.returncode, said) == (0, "\nStopped.\n")
     assert not (ROOT / "models/stopped").exists()
-
-
-def test_a_missing_model_is_one_clear_line(ports, tmp_path):
-    with run(f"--model={tmp_path / 'no.h5'}", "--labels=a,b", ports=ports[0]) as process:
-        said, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert said.startswith("make run: there is no file")
-    assert said.count("\n") == 1
-
-
-def test_a_model_that_the_notebook_refuses_is_one_clear_line(ports):
-    model = ROOT / "tests/data/keras27-nested-xception-tiny.h5"
-    with run(f"--model={model}", "--labels=a,b", "--preprocessing=tf", ports=ports[0]) as process:
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert said.strip().splitlines()[-1].startswith("make run: 2 labels need one output")
-    assert not (ROOT / "models" / model.stem).exists()

@@ -7,7 +7,6 @@ import pytest
 from benchmarks import __main__ as everything
 from benchmarks import compare, draw
 from benchmarks.common import spread
-from tutorial import ROOT
 
 
 def result(*rounds: float, **machine: object) -> dict:
@@ -51,16 +50,6 @@ def test_run_reports_changes_and_another_machine(tmp_path, monkeypatch, capsys):
         "steps[0].rate: 11 (10 to 12) -> 22 (20 to 24), +100%",
         "1 figures compared, 1 changed beyond noise",
     ]
-
-
-def test_scale_has_the_figures_of_the_capacity_lesson():
-    scale = json.loads((ROOT / "benchmarks/scale.json").read_text())
-    assert len(scale["batches"]["sizes"]) == len(scale["batches"]["seconds"])
-    gateway = scale["end_to_end"]["cpu_seconds_of_an_image"]["gateways"]["median"]
-    assert 0 < gateway < min(scale["batches"]["seconds"])
-    assert scale["wire"]["grpc"]["seconds"]["median"] > 0
-    for point in scale["curve"]:
-        assert point.keys() >= {"gateways", "offered", "answered", "p50", "p99"}
 
 
 def test_draw_gives_the_same_plot_for_the_same_results(tmp_path):

@@ -169,19 +169,6 @@ def test_compose_publishes_metrics_to_this_machine_only_and_without_a_known_pass
     assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
 
 
-def test_compose_waits_for_health_where_there_is_a_check():
-    waits = {
-        (name, other): wait["condition"]
-        for name, service in SERVICES.items()
-        for other, wait in service.get("depends_on", {}).items()
-    }
-    assert waits == {
-        ("gateway", "model"): "service_healthy",
-        ("balancer", "gateway"): "service_healthy",
-        ("grafana", "prometheus"): "service_started",
-    }
-
-
 def test_compose_mounts_files_that_exist():
     for service in SERVICES.values():
         for volume in service.get("volumes", []):

@@ -33,55 +33,6 @@ def write_zip(path, *names, text="{}"):
             archive.writestr(name, text)
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("m.onnx", "an ONNX file: .*serves Keras models"),
-        ("m.pt", "a PyTorch file: .*serves Keras models"),
-        ("m.pth", "a PyTorch file: .*serves Keras models"),
-        ("m.index", "a checkpoint"),
-        ("m.ckpt.data-00000-of-00001", "a checkpoint"),
-    ],
-)
-def test_a_file_of_another_kind_is_named(tmp_path, name, words):
-    write(tmp_path / name, b"content")
-    with pytest.raises(TutorialError, match=f"{name} is .*{words}"):
-        sources.find_model(str(tmp_path / name))
-
-
-def test_a_part_of_a_saved_model_is_named_with_its_folder(files):
-    with pytest.raises(
-        TutorialError, match=f"part of a SavedModel: set MODEL={files['SavedModel']}$"
-    ):
-        sources.find_model(str(files["SavedModel"] / "saved_model.pb"))
-
-
-@pytest.fixture
-def files(tmp_path):
-    """One file of each format: a dict from the format to the path."""
-    h5, archive, saved = tmp_path / "a.h5", tmp_path / "b.keras", tmp_path / "c"
-    with h5py.File(h5, "w") as file:
-        file.attrs["model_config"] = "{}"
-    write_zip(archive, "config.json", "metadata.json")
-    saved.mkdir()
-    (saved / "saved_model.pb").touch()
-    return {".h5": h5, ".keras": archive, "SavedModel": saved}
-
-
-def test_the_format_is_read_from_the_content(files):
-    assert {key: sources.model_format(path) for key, path in files.items()} == {
-        key: key for key in files
-    }
-
-
-def test_a_path_is_found_as_it_is(files):
-    assert sources.find_model(str(files[".h5"])) == files[".h5"]
-
-
-def test_the_starter_model_is_part_of_the_repository():
-    assert sources.find_model("starter") == ROOT / "starter/starter.h5"
-
-
 def test_the_course_model_is_downloaded_and_verified(monkeypatch):
     asked = []
     monkeypatch.setattr(sources, "download", lambda *args, **kwargs: asked.append((args, kwargs)))
@@ -93,30 +44,35 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("name", "make", "words"),
     [
-        (lambda path: None, "there is no file"),
-        (lambda path: path.write_bytes(b"not a model"), "cannot be read as a Keras model"),
-        (lambda path: path.mkdir(), "has no saved_model.pb"),
-        (lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/model.h5/2$"),
-        (lambda path: unpack(path), r"unpacked .keras file: .*cd .*/model.h5 && zip -r ../packed"),
-        (lambda path: write(path / "checkpoint"), "is a checkpoint: it has only weights"),
-        (lambda path: write(path.with_name("model.h5.index")), "a checkpoint: it has only weights"),
-        (lambda path: h5py.File(path, "w").close(), "has only weights, .*model.load_weights"),
-        (lambda path: write(path, b"\x20\0\0\0TFL3\0"), "is a TensorFlow Lite file: .*Keras"),
-        (lambda path: write_zip(path, "archive/data.pkl"), "is a PyTorch file: .*Keras"),
-        (lambda path: write_broken_zip(path), "the file is not whole"),
-        (lambda path: write_zip(path, "photo.jpg"), "neither .h5 nor .keras"),
-        (lambda path: write_zip(path, "config.json", "metadata.json", text=LAMBDA), "TRUSTED=1"),
-    ],
-    ids=[
-        *("missing", "broken", "empty folder", "versions", "unpacked", "checkpoint folder"),
-        "checkpoint",
-        *("weights", "TensorFlow Lite", "PyTorch", "broken zip", "zip", "Lambda"),
+        ("no.h5", lambda path: None, "there is no file"),
+        ("m.h5", lambda path: write(path, b"not a model"), "cannot be read as a Keras model"),
+        ("empty", lambda path: path.mkdir(), "has no saved_model.pb"),
+        ("versions", lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/versions/2$"),
+        ("m/saved_model.pb", write, "part of a SavedModel: set MODEL=.*/m$"),
+        ("m.onnx", write, "an ONNX file: .*serves Keras models"),
+        ("m.pt", write, "a PyTorch file: .*serves Keras models"),
+        ("m.pth", write, "a PyTorch file: .*serves Keras models"),
+        ("a.zip", lambda path: write_zip(path, "archive/data.pkl"), "is a PyTorch file"),
+        ("m.tflite", lambda path: write(path, b"\x20\0\0\0TFL3\0"), "is a TensorFlow Lite file"),
+        ("unpacked", unpack, r".keras file: .*cd .*/unpacked && zip -r ../packed"),
+        ("m.index", write, "is a checkpoint: it has only weights"),
+        ("m.ckpt.data-00000-of-00001", write, "is a checkpoint"),
+        ("m", lambda path: write(path.with_name("m.index")), "is a checkpoint"),
+        ("folder", lambda path: write(path / "checkpoint"), "is a checkpoint"),
+        ("w.h5", lambda path: h5py.File(path, "w").close(), "has only weights, .*load_weights"),
+        ("broken.keras", write_broken_zip, "the file is not whole"),
+        ("other.zip", lambda path: write_zip(path, "photo.jpg"), "neither .h5 nor .keras"),
+        (
+            "lambda.keras",
+            lambda path: write_zip(path, "config.json", "metadata.json", text=LAMBDA),
+            "TRUSTED=1",
+        ),
     ],
 )
-def test_a_model_that_cannot_be_used_is_named(tmp_path, make, words):
-    path = tmp_path / "model.h5"
+def test_a_model_that_cannot_be_used_is_named(tmp_path, name, make, words):
+    path = tmp_path / name
     make(path)
     with pytest.raises(TutorialError, match=words) as caught:
         sources.find_model(str(path))
@@ -163,32 +119,18 @@ def test_labels_may_be_the_only_column_of_a_table(tmp_path):
         ("labels.csv", b"0,cat\n1,dog\n", "write one name on each line"),
         ("labels.txt", b"cat,dog\n", "write one name on each line"),
         ("labels.txt", "café\nthé".encode("latin-1"), "save it as UTF-8"),
+        ("absent.json", None, "No such file"),
+        ("labels.json", b"{", "Expecting"),
+        ("labels.json", b'{"a": 1}', "not 0, 1, 2"),
+        ("labels.json", b"1", "not iter"),
+        ("labels.json", b'{"0": ["n01", "cat"]}', "is not a name"),
+        ("labels.json", b'["cat", null]', "None is not a name"),
     ],
 )
-def test_a_file_that_does_not_list_labels_is_named_with_the_way_out(tmp_path, name, data, words):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(
-        TutorialError, match=f"cannot read the labels in {tmp_path / name}: {words}"
-    ):
-        sources.read_labels("mine.h5", str(tmp_path / name))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        *(
-            (None, "No such file"),
-            ("{", "Expecting"),
-            ('{"a": 1}', "not 0, 1, 2"),
-            ("1", "not iter"),
-        ),
-        *(('{"0": ["n01", "cat"]}', "is not a name"), ('["cat", null]', "None is not a name")),
-    ],
-)
-def test_a_file_of_labels_that_cannot_be_read_is_named(tmp_path, text, words):
-    path = tmp_path / "labels.json"
-    if text:
-        path.write_text(text)
+def test_a_file_of_labels_that_cannot_be_read_is_named_with_the_reason(tmp_path, name, data, words):
+    path = tmp_path / name
+    if data:
+        path.write_bytes(data)
     with pytest.raises(TutorialError, match=rf"cannot read the labels in {path}: .*{words}"):
         sources.read_labels("mine.h5", str(path))
 
