@@ -20,8 +20,8 @@ PARALLEL = --numprocesses $(WORKERS) --dist loadfile
 # A cell that builds images downloads TensorFlow first.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 1000
 
-# The first lesson makes the model that the others use. The one that trains a model takes an hour:
-# tests/integration/test_train_notebook.py runs it with a few pictures.
+# The first lesson makes the model that the others use. The one that trains a model takes half an
+# hour: tests/integration/test_train_notebook.py runs it with a few pictures.
 FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
 LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
   $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
