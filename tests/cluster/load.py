@@ -1,16 +1,18 @@
 """Ask a gateway for predictions, steadily, and count the answers; runs in a gateway's image.
 
-Prints a line of JSON every second: how many requests were answered so far, how many failed, and how
-the last one failed. Needs nothing but Python. Each request opens a connection, so that it may reach
-any gateway.
+Prints a line of JSON every second: how many requests were answered so far, how many of them by
+milliseconds (rounded up to tens), how many failed, and how the last one failed. Needs nothing but
+Python. Each request opens a connection, so that it may reach any gateway.
 """
 
 import argparse
 import http.client
 import json
+import math
 import threading
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 THREADS = 4
@@ -41,17 +43,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="requests a second, at most")
     args = parser.parse_args(argv)
     body = HEAD + args.picture.read_bytes() + b"\r\n--X--\r\n"
-    count, lock = {"answered": 0, "failed": 0, "failure": ""}, threading.Lock()
+    count, lock = {"answered": 0, "failed": 0, "failure": "", "took": Counter()}, threading.Lock()
     end = time.monotonic() + args.seconds
 
     def keep_asking() -> None:
         due = time.monotonic()
         while due < end:
             time.sleep(max(0.0, due - time.monotonic()))
+            begun = time.monotonic()
             failure = ask(args, body)
+            took = 10 * math.ceil(100 * (time.monotonic() - begun))
             with lock:
                 count["failed" if failure else "answered"] += 1
                 count["failure"] = failure or count["failure"]
+                count["took"][took] += not failure
             due = max(due + THREADS / args.rate, time.monotonic())
 
     threads = [threading.Thread(target=keep_asking, daemon=True) for _ in range(THREADS)]

@@ -22,6 +22,10 @@ def checked() -> check.Check:
     return check.Check("k8s/overlays/kind", "nowhere", {}, window=0.001, patience=0.01)
 
 
+COUNTED = {"answered": 4, "failed": 1, "failure": "refused", "took": {"10": 4}}
+FAILED = {"answered": 9, "failed": 2, "failure": "reset", "took": {"10": 9}}
+
+
 @pytest.mark.parametrize(("gains", "fair"), [((10, 10), True), ((10, 5), True), ((10, 1), False)])
 def test_each_model_must_get_half_of_its_share(checked, monkeypatch, gains, fair):
     counts = ({"old": n * gains[0], "new": n * gains[1]} for n in itertools.count())
@@ -36,15 +40,41 @@ def test_each_model_must_get_half_of_its_share(checked, monkeypatch, gains, fair
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        ({"answered": 9, "failed": 2, "failure": "reset"}, "a step: 1 of 6 requests failed: reset"),
-        ({"answered": 4, "failed": 1}, "waited too long for an answer to the load"),
+        (FAILED, "a step: 1 of 6 requests failed: reset"),
+        (COUNTED, "waited too long for an answer to the load"),
     ],
 )
 def test_a_step_fails_with_a_request_and_without_any(checked, monkeypatch, after, words):
-    counts = itertools.chain([{"answered": 4, "failed": 1}], itertools.repeat(after))
+    counts = itertools.chain([COUNTED], itertools.repeat(after))
     monkeypatch.setattr(checked, "counted", lambda: next(counts))
     with pytest.raises(check.CheckError, match=words):
         checked.while_loaded("a step", lambda: None)
+
+
+def test_step_reports_what_the_load_measured(checked, monkeypatch, capsys):
+    after = {"answered": 104, "failed": 1, "failure": "refused", "took": {"10": 102, "250": 2}}
+    counts = itertools.chain([COUNTED], itertools.repeat(after))
+    monkeypatch.setattr(checked, "counted", lambda: next(counts))
+    checked.while_loaded("a step", lambda: None)
+    words = "a step: 100 requests meanwhile, none failed, 99% within 250 ms"
+    assert words in capsys.readouterr().out
+
+
+def test_check_asks_for_the_named_deployment_and_its_own_labels(checked, monkeypatch):
+    asked = []
+
+    def kubectl(*arguments):
+        asked.append(arguments)
+        labels = {"app": "scorer", "tier": "back"}
+        pod = {"name": "scorer-1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        found = {"spec": {"selector": {"matchLabels": labels}}, "items": [{"metadata": pod}]}
+        return json.dumps(found)
+
+    monkeypatch.setattr(checked, "kubectl", kubectl)
+    checked.model = "scorer"
+    assert checked.pods("model") == ["scorer-1"]
+    assert asked[0][:2] == ("get", "deployment/scorer")
+    assert asked[1][:4] == ("get", "pods", "--selector", "app=scorer,tier=back")
 
 
 def test_models_must_agree_on_their_version(checked, monkeypatch):
@@ -65,13 +95,14 @@ def test_check_that_fails_gives_the_words_of_kubectl_and_what_to_look_at(capsys)
 def test_pod_of_the_load_is_valid_and_as_restricted_as_a_gateway():
     deployment = kubernetes.find(kubernetes.render(kubernetes.K8S), "Deployment", "gateway")
     gateway = deployment["spec"]["template"]["spec"]
-    pod = check.load_pod("clothing-gateway:next")
+    pod = check.load_pod("clothing-gateway:next", "gateway:9696", "t-shirt")
     kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
     [container] = pod["spec"]["containers"]
     assert container["image"] == "clothing-gateway:next"
     assert pod["spec"]["securityContext"] == gateway["securityContext"]
     assert container["securityContext"] == gateway["containers"][0]["securityContext"]
-    sizes = [file.stat().st_size for file in check.LOAD_FILES]
+    assert container["command"][2:] == ["gateway:9696", "/load/picture", "t-shirt"]
+    sizes = [file.stat().st_size for file in (check.LOAD, check.PICTURE)]
     assert sum(sizes) * 4 / 3 < 2**20  # what a ConfigMap may hold, in base64
 
 
@@ -98,6 +129,7 @@ def test_load_counts_answers_and_failures(capsys):
     wrong = sum(number % 7 == 0 or number % 5 == 0 for number in range(1, seen + 1))
     assert 5 < seen <= 50
     assert (counts["answered"], counts["failed"]) == (seen - wrong, wrong)
+    assert sum(counts["took"].values()) == counts["answered"]
     assert counts["failure"].startswith(("HTTPError: HTTP Error 503", "hat instead of t-shirt"))
 
 
