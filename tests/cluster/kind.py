@@ -5,6 +5,7 @@ python -m tests.cluster.kind [--keep]
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tutorial.model_folder import versions
 from tutorial.run import convert
 
 CLUSTER = "clothing-test"
+KIND = (0, 32)  # an older one does not know the node image in overlays/kind/cluster.yaml
 MODEL = "starter"
 
 
@@ -29,6 +31,11 @@ def missing() -> list[str]:
         "kind": (shutil.which("kind"), "https://kind.sigs.k8s.io/docs/user/quick-start/"),
     }
     lacking = [f"{name}  {where}" for name, (found, where) in wanted.items() if not found]
+    if shutil.which("kind"):
+        told = subprocess.run(["kind", "version"], capture_output=True, text=True).stdout
+        version = re.search(r"v(\d+)\.(\d+)", told)
+        if not version or tuple(map(int, version.groups())) < KIND:
+            lacking.append(f"kind {KIND[0]}.{KIND[1]} or newer  {wanted['kind'][1]}")
     if shutil.which("docker") and not quietly("docker", "info"):
         lacking.append("a Docker engine that answers `docker info`")
     return lacking

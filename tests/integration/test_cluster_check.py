@@ -5,6 +5,7 @@
 
 import itertools
 import json
+import os
 import sys
 
 import kubernetes_validate
@@ -144,6 +145,15 @@ def test_kind_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kind"])
     with pytest.raises(SystemExit, match=r"(?s)does not find:.*docker  https.*kind  https"):
         kind.main()
+
+
+@pytest.mark.parametrize(("version", "old"), [("0.20.0", True), ("0.33.0", False)])
+def test_kind_must_know_the_node_image(tmp_path, monkeypatch, version, old):
+    program = tmp_path / "kind"
+    program.write_text(f"#!/bin/sh\necho kind v{version} go1.24.2 linux/amd64\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert any("kind 0.32 or newer" in line for line in kind.missing()) == old
 
 
 def test_kind_builds_the_images_that_the_overlay_names():
