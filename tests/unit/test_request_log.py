@@ -3,11 +3,9 @@
 import io
 import json
 import re
-import socket
 from functools import partial
 from unittest import mock
 
-import grpc
 import pytest
 from gunicorn.http.errors import InvalidChunkSize
 
@@ -105,23 +103,6 @@ def test_metrics_count_requests_under_few_paths(service):
     assert metric(service, "gateway_request_seconds_count", path="other") == 3
     assert metric(service, "gateway_in_flight") == 0
     assert metric(service, "process_open_fds") > 0
-
-
-def test_metrics_count_rejections_by_the_problems_type(service, fake_model, picture_server):
-    ask(service, "/predict", method="POST", json={"url": "http://127.0.0.1:1/"})
-    ask(service, "/predict", method="POST", json={"url": f"{picture_server[1]}/no.png"})
-    with mock.patch("socket.getaddrinfo", side_effect=socket.gaierror(socket.EAI_AGAIN, "")):
-        ask(service, "/predict", method="POST", json={"url": "http://a.example/"})
-    ask(service, "/predict", method="POST", json={})
-    predict(service, b"no picture")
-    predict(service)
-    fake_model[0].failure = grpc.StatusCode.DEADLINE_EXCEEDED
-    predict(service)
-    for reason in (
-        *("blocked-address", "remote-status", "lookup-failed"),
-        *("bad-request", "bad-picture", "out-of-time"),
-    ):
-        assert metric(service, "gateway_rejected_total", reason=reason) == 1
 
 
 REMOTE = [name for name, kind in problems.KINDS.items() if kind.raised is RemoteError]
