@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.pictures import encoded
 from tutorial import TutorialError, services
-from tutorial.processes import port_open, wait_until
+from tutorial.processes import wait_until
 
 
 def test_each_process_stays_below_80_megabytes(start_gateway):
@@ -67,28 +67,18 @@ def test_every_line_of_the_log_is_json(start_gateway):
     assert not any("exception" in line for line in log)
 
 
-def test_client_sees_why_a_large_body_is_refused(start_gateway):
-    answer = start_gateway().predict(bytes(25 * 2**20))
-    assert (answer.status_code, answer.json()["type"]) == (413, "/docs#too-large")
-    assert "20 MB" in answer.json()["detail"]
-
-
 def test_silent_connections_keep_nobody_waiting(start_gateway):
+    """Half have sent nothing; half have their answer, and do not close."""
     gateway = start_gateway(threads=4)
     silent = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(40)]
+    for one in silent[::2]:
+        one.sendall(b"GET /nowhere HTTP/1.0\r\n\r\n")
+    time.sleep(0.2)
     begun = time.monotonic()
     assert gateway.predict().status_code == 200
     assert time.monotonic() - begun < 2
     for one in silent:
         one.close()
-
-
-def test_gateway_ends_at_term(start_gateway):
-    gateway = start_gateway()
-    gateway.processes()[0].terminate()
-    wait_until(lambda: not gateway.server.running, timeout=10, what="gunicorn to end")
-    assert gateway.server.exit_code == 0
-    assert not port_open(gateway.port)
 
 
 def test_gateway_says_that_its_second_port_is_taken(start_gateway, picture_server):
