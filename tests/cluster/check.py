@@ -1,19 +1,12 @@
 """What only a cluster shows: scaling under load, and rollouts without a failed request.
 
-    python -m tests.cluster.check --overlay k8s/overlays/kind \\
-        --next-gateway clothing-gateway:next --next-model clothing-model:next
-
-runs against whatever cluster kubectl's context names. Its nodes must have, or be able to pull, the
-overlay's images and the two `next` ones: a gateway of any other build, and a model with a higher
-version. The overlay must not scale by itself. The requests come from a pod in the cluster, since a
-port-forward would end with the pod it leads to.
+tests/cluster/kind.py makes the cluster and the images. The requests come from a pod in the cluster,
+since a port-forward would end with the pod it leads to.
 """
 
-import argparse
 import json
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,57 +16,63 @@ from typing import Any
 
 import yaml
 
-from tutorial import kubernetes, services
+from tutorial import TutorialError, kubernetes, services
 
-NAMESPACE = "clothing"
+OVERLAY = kubernetes.K8S / "overlays/kind"
 PICTURE = services.ROOT / "starter/samples/t-shirt.jpg"
 LOAD_FILES = (Path(__file__).with_name("load.py"), PICTURE)
 REQUESTS = re.compile(r'^:tensorflow:serving:request_count\{.*status="OK".*\} (\S+)$', re.MULTILINE)
 
 
-class CheckError(Exception):
-    """The cluster does not do what it should; the message says what was seen."""
-
-
 @dataclass
 class Check:
-    """The steps, in the order in which `run` takes them; each raises CheckError."""
+    """The steps, in the order in which `run` takes them; each raises TutorialError."""
 
-    overlay: str
-    context: str | None  # of kubectl's configuration
-    next_images: dict[str, str]  # of the gateway and of the model
+    context: str  # of kubectl's configuration
+    next_images: dict[str, str]  # of the gateway and of the model, which has a higher version
     window: float = 20.0  # seconds over which shares are measured
     patience: float = 300.0  # seconds for a rollout, and for a share to come about
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command of kubectl for this cluster."""
+        return [
+            kubernetes.kubectl(),
+            f"--context={self.context}",
+            "--namespace=clothing",
+            *arguments,
+        ]
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Return kubectl's output; CheckError with its own words where it fails."""
-        context = ["--context", self.context] if self.context else []
-        command = [kubernetes.kubectl(), *context, "--namespace", NAMESPACE, *arguments]
+        """Return kubectl's output; TutorialError with its own words where it fails."""
+        command = self.command(*arguments)
         result = subprocess.run(command, input=stdin, capture_output=True, text=True)
         if result.returncode:
-            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+            raise TutorialError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
 
     def run(self) -> None:
         """All of it; the load and its failures are looked at after every step."""
-        self.kubectl("apply", "--kustomize", self.overlay)
+        self.kubectl("apply", "--kustomize", str(OVERLAY))
         for tier in ("model", "gateway"):
             self.settle(tier)
-        report(f"{self.overlay} applied, both tiers ready")
+        report("both tiers ready")
         with self.load():
             self.while_loaded("model scaled from 1 to 3", lambda: self.scale("model", 3))
-            self.while_loaded("each of three models has its share", self.shares)
+            self.while_loaded(
+                "each of three models has its share",
+                lambda: self.wait_for(self.has_shares, "each model to get its share"),
+            )
             before = self.served_version()
             self.while_loaded("new model rolled out", lambda: self.roll("model"))
             after = self.served_version()
             if after <= before:
-                raise CheckError(f"the new model's version is {after}, the old one's {before}")
+                raise TutorialError(f"the new model's version is {after}, the old one's {before}")
             self.while_loaded("new gateway rolled out", lambda: self.roll("gateway"))
             self.while_loaded("five gateways", lambda: self.scale("gateway", 5))
             undo = ("rollout", "undo", "deployment/model")
             self.while_loaded("model rolled back", lambda: self.replace("model", *undo))
             if self.served_version() != before:
-                raise CheckError(f"rolled back to {self.served_version()} instead of {before}")
+                raise TutorialError(f"rolled back to {self.served_version()} instead of {before}")
 
     def scale(self, tier: str, replicas: int) -> None:
         """Scale to `replicas` pods, and wait until all are ready."""
@@ -100,11 +99,11 @@ class Check:
         self.kubectl("rollout", "status", f"deployment/{tier}", timeout)
 
     def wait_for(self, check: Callable[[], bool], what: str) -> None:
-        """Return as soon as `check()` is true; CheckError when patience ends."""
+        """Return as soon as `check()` is true; TutorialError when patience ends."""
         deadline = time.monotonic() + self.patience
         while not check():
             if time.monotonic() > deadline:
-                raise CheckError(f"waited too long for {what}")
+                raise TutorialError(f"waited too long for {what}")
             time.sleep(min(1.0, self.window))
 
     def pods(self, tier: str, *, ending: bool = False) -> list[str]:
@@ -115,42 +114,33 @@ class Check:
         found.sort(key=lambda pod: pod["creationTimestamp"])
         return [pod["name"] for pod in found if ("deletionTimestamp" in pod) == ending]
 
-    def ask_model(self, pod: str, path: str) -> str:
-        """What a model pod's REST port answers, through the cluster's own API."""
-        return self.kubectl(
-            "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8501/proxy{path}"
-        )
-
-    def shares(self) -> None:
-        """Wait until, within a window, each model pod gets at least half of its fair share."""
-        deadline = time.monotonic() + self.patience
-        while True:
-            before = self.predictions()
-            time.sleep(self.window)
-            seen = {pod: count - before.get(pod, 0) for pod, count in self.predictions().items()}
-            total = sum(seen.values())
-            if total > 0 and min(seen.values()) >= total / len(seen) / 2:
-                break
-            if time.monotonic() > deadline:
-                raise CheckError(f"each model has no share of the requests: {seen}")
-        report(f"requests in {self.window:g} s, by pod in order of birth: {list(seen.values())}")
+    def ask_models(self, path: str) -> dict[str, str]:
+        """Model pod to what its REST port answers, through the cluster's own API."""
+        proxy = "/api/v1/namespaces/clothing/pods/{}:8501/proxy{}"
+        return {
+            pod: self.kubectl("get", "--raw", proxy.format(pod, path)) for pod in self.pods("model")
+        }
 
     def predictions(self) -> dict[str, float]:
         """Model pod to TensorFlow Serving's count of its successful requests."""
-        path = "/monitoring/prometheus/metrics"
-        return {
-            pod: sum(map(float, REQUESTS.findall(self.ask_model(pod, path))))
-            for pod in self.pods("model")
-        }
+        answers = self.ask_models("/monitoring/prometheus/metrics")
+        return {pod: sum(map(float, REQUESTS.findall(text))) for pod, text in answers.items()}
+
+    def has_shares(self) -> bool:
+        """Return whether, within a window, each model pod gets at least half of its fair share."""
+        before = self.predictions()
+        time.sleep(self.window)
+        seen = [count - before.get(pod, 0) for pod, count in self.predictions().items()]
+        report(f"requests in {self.window:g} s, by pod in order of birth: {seen}")
+        return min(seen) >= sum(seen) / len(seen) / 2 > 0
 
     def served_version(self) -> int:
         """The model version of which all model pods say that they serve it."""
         name = json.loads(kubernetes.CONTRACT.read_text())["model_name"]
-        path = f"/v1/models/{name}/metadata"
-        answers = [json.loads(self.ask_model(pod, path)) for pod in self.pods("model")]
-        versions = {int(answer["model_spec"]["version"]) for answer in answers}
+        answers = self.ask_models(f"/v1/models/{name}/metadata").values()
+        versions = {int(json.loads(answer)["model_spec"]["version"]) for answer in answers}
         if len(versions) != 1:
-            raise CheckError(f"the model pods serve the versions {sorted(versions)}")
+            raise TutorialError(f"the model pods serve the versions {sorted(versions)}")
         return versions.pop()
 
     @contextmanager
@@ -174,7 +164,7 @@ class Check:
         self.kubectl("delete", "pod/load", "configmap/load", "--ignore-not-found", "--now")
 
     def while_loaded(self, what: str, step: Callable[[], None]) -> None:
-        """Take a step; CheckError where a request failed meanwhile, or none was made."""
+        """Take a step; TutorialError where a request failed meanwhile, or none was made."""
         before = self.counted()
         step()
         self.wait_for(
@@ -184,7 +174,7 @@ class Check:
         answered, failed = (after[key] - before[key] for key in ("answered", "failed"))
         if failed:
             total = answered + failed
-            raise CheckError(f"{what}: {failed} of {total} requests failed: {after['failure']}")
+            raise TutorialError(f"{what}: {failed} of {total} requests failed: {after['failure']}")
         report(f"{what}: {answered} requests meanwhile, none failed")
 
     def counted(self) -> dict[str, Any]:
@@ -194,16 +184,9 @@ class Check:
 
     def explain(self) -> None:
         """Show what a person would look at next."""
-        for arguments in (
-            ["get", "pods", "--output", "wide"],
-            ["get", "events", "--sort-by=.lastTimestamp"],
-            ["logs", "--selector", "app.kubernetes.io/name in (gateway, model)", "--tail=20"],
-        ):
-            print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
-            try:
-                print("\n".join(self.kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
-            except CheckError as error:
-                print(error, file=sys.stderr)
+        pods = "--selector=app.kubernetes.io/instance=stable"
+        for words in ("get pods -o wide", "get events", f"logs {pods} --tail=20"):
+            subprocess.run(self.command(*words.split()))
 
 
 def load_pod(image: str) -> dict[str, Any]:
@@ -216,26 +199,3 @@ def load_pod(image: str) -> dict[str, Any]:
 def report(line: str) -> None:
     """Print what was checked."""
     print(f"  {line}", flush=True)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Exit with 1, and with what was seen, where something is not as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--overlay", default="k8s/overlays/kind")
-    parser.add_argument("--context", help="of kubectl's configuration; the current one by default")
-    parser.add_argument("--next-gateway", required=True, help="an image to roll out")
-    parser.add_argument("--next-model", required=True, help="an image with a higher version")
-    parser.add_argument("--window", type=float, default=Check.window, help="seconds")
-    parser.add_argument("--patience", type=float, default=Check.patience, help="seconds")
-    args = parser.parse_args(argv)
-    images = {"gateway": args.next_gateway, "model": args.next_model}
-    check = Check(args.overlay, args.context, images, args.window, args.patience)
-    try:
-        check.run()
-    except CheckError as error:
-        check.explain()
-        sys.exit(f"cluster check: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster import check
+from tests.cluster.check import OVERLAY, Check
 from tutorial import TutorialError, kubernetes, services
 from tutorial.model_folder import versions
 from tutorial.run import convert
@@ -88,17 +88,14 @@ def main() -> None:
         sys.exit("make kind-test needs, and does not find:\n  " + "\n  ".join(lacking))
     try:
         if not quietly("kind", "get", "kubeconfig", "--name", CLUSTER):
-            config = kubernetes.K8S / "overlays/kind/cluster.yaml"
-            run(
-                "kind", "create", "cluster", "--name", CLUSTER, "--config", config, "--wait", "120s"
-            )
-        successors = build()
-        check.main(
-            [
-                *("--context", f"kind-{CLUSTER}", "--overlay", "k8s/overlays/kind"),
-                *("--next-gateway", successors["gateway"], "--next-model", successors["model"]),
-            ]
-        )
+            config = ["--config", OVERLAY / "cluster.yaml"]
+            run("kind", "create", "cluster", "--name", CLUSTER, *config, "--wait", "120s")
+        checked = Check(f"kind-{CLUSTER}", next_images=build())
+        try:
+            checked.run()
+        except TutorialError:
+            checked.explain()
+            raise
     except TutorialError as error:
         sys.exit(f"make kind-test: {error}")
     finally:

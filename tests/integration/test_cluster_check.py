@@ -1,6 +1,6 @@
-"""What the cluster check notices, and the load that it sends, without a cluster.
+"""What the cluster check judges by. `make kind-test` runs all of it, in a cluster.
 
-`make kind-test` runs the whole check in a cluster.
+The load that it sends is real here, and meets a small server of this test.
 """
 
 import itertools
@@ -13,53 +13,39 @@ from flask import Flask, abort, request
 
 from tests.cluster import check, kind, load
 from tests.web_server import serve
-from tutorial import kubernetes
+from tutorial import TutorialError, kubernetes
 
-
-@pytest.fixture
-def checked() -> check.Check:
-    """A check of no cluster, which neither measures nor waits for long."""
-    return check.Check("k8s/overlays/kind", "nowhere", {}, window=0.001, patience=0.01)
-
-
-@pytest.mark.parametrize(("gains", "fair"), [((10, 10), True), ((10, 5), True), ((10, 1), False)])
-def test_each_model_must_get_half_of_its_share(checked, monkeypatch, gains, fair):
-    counts = ({"old": n * gains[0], "new": n * gains[1]} for n in itertools.count())
-    monkeypatch.setattr(checked, "predictions", lambda: next(counts))
-    if fair:
-        checked.shares()
-    else:
-        with pytest.raises(check.CheckError, match=r"no share .*: \{'old': 10, 'new': 1\}"):
-            checked.shares()
+CHECK = check.Check("none", {}, window=0.01, patience=0.05)
 
 
 @pytest.mark.parametrize(
-    ("after", "words"),
-    [
-        ({"answered": 9, "failed": 2, "failure": "reset"}, "a step: 1 of 6 requests failed: reset"),
-        ({"answered": 4, "failed": 1}, "waited too long for an answer to the load"),
-    ],
+    ("answered", "failed", "message"),
+    [(9, 3, "roll: 3 of 9 requests failed: why"), (3, 0, "waited too long for an answer")],
 )
-def test_a_step_fails_with_a_request_and_without_any(checked, monkeypatch, after, words):
-    counts = itertools.chain([{"answered": 4, "failed": 1}], itertools.repeat(after))
-    monkeypatch.setattr(checked, "counted", lambda: next(counts))
-    with pytest.raises(check.CheckError, match=words):
-        checked.while_loaded("a step", lambda: None)
+def test_while_loaded_fails_if_a_request_failed_or_none_was_answered(
+    monkeypatch, answered, failed, message
+):
+    counts = [
+        {"answered": 3, "failed": 0},
+        *[{"answered": answered, "failed": failed, "failure": "why"}] * 99,
+    ]
+    monkeypatch.setattr(CHECK, "counted", iter(counts).__next__)
+    with pytest.raises(TutorialError, match=message):
+        CHECK.while_loaded("roll", lambda: None)
 
 
-def test_models_must_agree_on_their_version(checked, monkeypatch):
-    answers = iter(['{"model_spec": {"version": "1"}}', '{"model_spec": {"version": "2"}}'])
-    monkeypatch.setattr(checked, "pods", lambda tier: ["one", "other"])
-    monkeypatch.setattr(checked, "ask_model", lambda pod, path: next(answers))
-    with pytest.raises(check.CheckError, match=r"serve the versions \[1, 2\]"):
-        checked.served_version()
+@pytest.mark.parametrize(("third", "shared"), [(24, True), (19, False), (0, False)])
+def test_has_shares_wants_half_of_a_fair_share_for_each_pod(monkeypatch, third, shared):
+    counts = iter([{"a": 100.0, "b": 5.0}, {"a": 150.0, "b": 55.0, "c": third}])
+    monkeypatch.setattr(CHECK, "predictions", counts.__next__)
+    assert CHECK.has_shares() == shared
 
 
-def test_check_that_fails_gives_the_words_of_kubectl_and_what_to_look_at(capsys):
-    images = ["--next-gateway", "clothing-gateway:next", "--next-model", "clothing-model:next"]
-    with pytest.raises(SystemExit, match=r"cluster check: kubectl apply .*: error: context"):
-        check.main(["--context", "nowhere", *images])
-    assert "$ kubectl get events" in capsys.readouterr().err
+def test_served_version_is_one_on_which_the_models_agree(monkeypatch):
+    answers = {pod: json.dumps({"model_spec": {"version": pod}}) for pod in "12"}
+    monkeypatch.setattr(CHECK, "ask_models", lambda path: answers)
+    with pytest.raises(TutorialError, match=r"serve the versions \[1, 2\]"):
+        CHECK.served_version()
 
 
 def test_pod_of_the_load_is_valid_and_as_restricted_as_a_gateway():
@@ -75,9 +61,9 @@ def test_pod_of_the_load_is_valid_and_as_restricted_as_a_gateway():
     assert sum(sizes) * 4 / 3 < 2**20  # what a ConfigMap may hold, in base64
 
 
-def run_load(address, capsys, *options):
+def run_load(address, capsys, **options):
     """Run the load; return its last count."""
-    load.main([address.removeprefix("http://"), str(check.PICTURE), "t-shirt", *options])
+    load.main(address.removeprefix("http://"), check.PICTURE, "t-shirt", **options)
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -93,7 +79,7 @@ def test_load_counts_answers_and_failures(capsys):
         return {"t-shirt": 1.0, "hat": 2.0 if number % 5 == 0 else 0.0}
 
     with serve(app) as address:
-        counts = run_load(address, capsys, "--seconds", "0.9", "--rate", "50")
+        counts = run_load(address, capsys, seconds=0.9, rate=50)
     seen = next(numbers) - 1
     wrong = sum(number % 7 == 0 or number % 5 == 0 for number in range(1, seen + 1))
     assert 5 < seen <= 50
@@ -102,7 +88,7 @@ def test_load_counts_answers_and_failures(capsys):
 
 
 def test_load_counts_a_gateway_that_is_not_there(capsys):
-    counts = run_load("127.0.0.1:1", capsys, "--seconds", "0.2")
+    counts = run_load("127.0.0.1:1", capsys, seconds=0.2)
     assert counts["answered"] == 0 < counts["failed"]
     assert "Connection refused" in counts["failure"]
 
