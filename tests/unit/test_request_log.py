@@ -7,7 +7,6 @@ from functools import partial
 from unittest import mock
 
 import pytest
-from gunicorn.http.errors import InvalidChunkSize
 
 from gateway import problems
 from gateway.errors import MAX_REQUEST, RemoteError
@@ -127,39 +126,6 @@ def test_unexpected_error_is_logged_with_the_id_and_not_shown(service, lines, mo
     assert trace["request_id"] == line["request_id"] == "order-18"
     assert line["status"] == 500
     assert metric(service, "gateway_in_flight") == 0
-
-
-def test_body_that_ends_too_soon_is_a_slow_request(service, lines):
-    answer = ask(
-        service,
-        "/predict",
-        method="POST",
-        input_stream=io.BytesIO(b"half"),
-        content_type="application/json",
-        environ_overrides={"CONTENT_LENGTH": "1000", "wsgi.input_terminated": True},
-    )
-    problem_in(answer, "slow-request")
-    assert lines()[0]["reason"] == "slow-request"
-
-
-def test_malformed_chunked_body_is_a_bad_request_without_a_traceback(service, lines):
-    class Malformed(io.BytesIO):
-        def readinto(self, *_):
-            raise InvalidChunkSize(b"x")
-
-        read = readinto
-
-    answer = ask(
-        service,
-        "/predict",
-        method="POST",
-        input_stream=Malformed(),
-        content_type="image/png",
-        environ_overrides={"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True},
-    )
-    assert "chunk size" in problem_in(answer, "bad-request")
-    [line] = lines()
-    assert "exception" not in line
 
 
 @pytest.mark.parametrize(
