@@ -30,7 +30,6 @@ def make_client(settings: dict[str, Any]) -> ModelClient:
         LazyChannel(settings["MODEL_ADDRESS"]),
         Contract.read(settings["CONTRACT"]),
         version=settings["MODEL_VERSION"],
-        signature_name=settings["MODEL_SIGNATURE"],
         metadata=settings["METADATA"],
     )
 

@@ -32,7 +32,6 @@ class ModelClient:
     channel: Callable[[], grpc.Channel]  # makes it at the first call
     contract: Contract
     version: str = ""  # a number, a version label, or "" for the newest
-    signature_name: str = ""  # the only signature to call; "" for any that fits
     metadata: Callable[[], Metadata] = tuple  # returns the headers of a call; tuple() is empty
     signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
     was_ready: bool = False  # True: the model has answered before; False: it may be loading
@@ -61,9 +60,7 @@ def describe(client: ModelClient, *, timeout: float) -> tuple[Signature, ...]:
     response = stub.GetModelMetadata(request, timeout=timeout, metadata=client.metadata())
     described = metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(described)
-    client.signatures = usable_signatures(
-        described.signature_def, client.contract, client.signature_name
-    )
+    client.signatures = usable_signatures(described.signature_def, client.contract)
     client.was_ready = True
     return client.signatures
 

@@ -32,15 +32,14 @@ def test_predict_asks_the_model_once_for_several_pictures(gateway, fake_model):
 @pytest.mark.parametrize(
     ("setting", "version", "label"), [("", 0, ""), ("7", 7, ""), ("canary", 0, "canary")]
 )
-def test_classify_asks_for_version_and_signature_in_the_settings(
+def test_classify_asks_for_the_version_in_the_settings(
     make_app, fake_model, setting, version, label
 ):
-    app = make_app(MODEL_VERSION=setting, MODEL_SIGNATURE="serving_default")
-    answer = app.test_client().post("/classify", **files(png("red"))).json
+    gateway = make_app(MODEL_VERSION=setting).test_client()
+    answer = gateway.post("/classify", **files(png("red"))).json
     assert answer["model"]["version"] == (version or 1)
     spec = fake_model[0].requests[0].model_spec
     assert (spec.version.value, spec.version_label) == (version, label)
-    assert spec.signature_name == "serving_default"
 
 
 def test_classify_ranks_labels_and_names_the_model_and_the_seconds(gateway):

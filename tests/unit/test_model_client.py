@@ -72,17 +72,6 @@ def test_predict_scales_pixels_only_for_a_model_that_takes_float(
     assert request.inputs["photo"].tensor_content == sent.tobytes()
 
 
-def test_predict_calls_only_the_signature_that_is_named(client, model):
-    client.signature_name = "serving_uint8"
-    predict(client, PICTURES, timeout=5)
-    assert model.requests[0].model_spec.signature_name == "serving_uint8"
-    model.takes_bytes = False
-    with pytest.raises(grpc.RpcError, match=r"StatusCode\.FAILED_PRECONDITION"):
-        predict(client, PICTURES, timeout=5)
-    with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
-        predict(client, PICTURES, timeout=5)
-
-
 def test_predict_loses_no_request_to_a_version_without_the_uint8_signature(client, model):
     describe(client, timeout=5)
     model.takes_bytes = False  # of two versions that are both served, the other answers
