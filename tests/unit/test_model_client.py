@@ -113,12 +113,3 @@ def test_predict_shares_its_timeout_between_its_calls(client, model):
 def test_check_answer_refuses_what_is_not_one_score_a_label(scores):
     with pytest.raises(ModelMismatchError, match="not 1 x 3 numbers"):
         check_answer(Prediction(np.array(scores, np.float32), 1), 1, 3)
-
-
-def test_metadata_is_sent_with_every_call(client, model):
-    numbers = map(str, range(9))
-    client.metadata = lambda: (("x-number", next(numbers)),)
-    describe(client, timeout=5)
-    assert model.metadata["x-number"] == "0"
-    predict(client, PICTURES, timeout=5)
-    assert model.metadata["x-number"] == "1"
