@@ -70,6 +70,19 @@ def test_rank_keeps_probabilities_and_takes_large_logits(kind, scores, ranked):
     assert [(row["label"], row["probability"]) for row in rows] == ranked
 
 
+def test_predict_has_one_picture_open_at_a_time(gateway, monkeypatch):
+    opened, open_picture = [], images.open_picture
+
+    def open_next(data):
+        assert not any(map(vars, opened))  # those before are freed
+        opened.append(open_picture(data))
+        return opened[-1]
+
+    monkeypatch.setattr(images, "open_picture", open_next)
+    assert gateway.post("/predict", **files(*[png("red")] * 5)).status_code == 200
+    assert len(opened) == 5
+
+
 def test_predict_looks_at_the_time_before_each_picture(gateway, monkeypatch):
     decoded = []
 
