@@ -42,12 +42,13 @@ def test_gateway_loaded_before_the_fork_answers_after_it(start_gateway, monkeypa
     assert [gateway.predict().status_code for _ in range(8)] == [200] * 8
 
 
-def test_every_line_of_the_log_is_json(start_gateway):
+def test_refusals_are_problems_and_every_line_of_the_log_is_json(start_gateway):
     gateway = start_gateway()
     orientation = b"\xff\xe1\x00\x1aExif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12"
     jpeg = encoded(Image.new("RGB", (9, 9)), "JPEG")
     assert gateway.predict(jpeg[:2] + orientation + b"\x00" * 4 + jpeg[2:]).status_code == 200
     for request, status in (
+        ("what is this?\r\n\r\n", 400),
         ("GET /" + "x" * 9000 + " HTTP/1.1\r\n\r\n", 414),
         ("GET / HTTP/1.1\r\nExpect: x\r\n\r\n", 417),
         ("GET / HTTP/1.1\r\nX: " + "x" * 9000 + "\r\n\r\n", 431),
@@ -60,8 +61,11 @@ def test_every_line_of_the_log_is_json(start_gateway):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as client:
             client.sendall(request.encode())
             answer = client.makefile().read()
-        assert answer.startswith(f"HTTP/1.1 {status} ")
-        assert "Content-Type: application/problem+json" in answer
+        head, _, body = answer.partition("\n\n")
+        assert head.startswith(f"HTTP/1.1 {status} ")
+        assert "Content-Type: application/problem+json" in head
+        problem = json.loads(body)
+        assert problem["status"] == status and problem["detail"]
     log = [json.loads(line) for line in gateway.server.log.read_text().splitlines()]
     assert any("Corrupt EXIF" in line["message"] for line in log)
     assert not any("exception" in line for line in log)
