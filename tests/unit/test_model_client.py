@@ -38,16 +38,6 @@ def outdated(client, model):
     return client
 
 
-def test_describe_reads_names_and_size_from_the_model(client):
-    assert not client.was_ready
-    float_signature = describe(client, timeout=5)[-1]
-    assert float_signature.input_name == "photo"
-    assert float_signature.input_size == (4, 6)
-    assert float_signature.output_name == "kinds"
-    assert client.signatures[-1] == float_signature
-    assert client.was_ready
-
-
 def test_predict_returns_scores_in_order_and_the_version(client, model):
     scores, version = predict(client, PICTURES, timeout=5)
     assert version == 1
