@@ -30,8 +30,6 @@ def make_client(settings: dict[str, Any]) -> ModelClient:
         LazyChannel(settings["MODEL_ADDRESS"]),
         Contract.read(settings["CONTRACT"]),
         version=settings["MODEL_VERSION"],
-        signature_name=settings["MODEL_SIGNATURE"],
-        metadata=settings["METADATA"],
     )
 
 
@@ -144,12 +142,10 @@ def restrict_pages(response: Response) -> Response:
 def create_app(**settings: Any) -> Flask:
     """Return the gateway's app. Settings are those of gateway.operations.settings, in upper case.
 
-    One more setting, METADATA, is a function that returns the headers of a call of the model.
     Raises ContractError for a bad contract, ValueError for bad ALLOWED_ORIGINS.
     """
     app = Flask("gateway")
-    app.config.from_mapping(defaults(), METADATA=tuple)
-    app.config.from_mapping(settings, MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024)
+    app.config.from_mapping(defaults() | settings, MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels stay in the model's order
     app.extensions["model"] = make_client(app.config)

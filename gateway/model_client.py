@@ -5,7 +5,7 @@ Exported from notebooks/03-tf-serving-connect.ipynb: change the notebook, then r
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -19,7 +19,6 @@ from gateway.preprocessing import scale
 from gateway.signatures import Signature, usable_signatures
 from gateway.tensors import encode_request, read_tensor
 
-Metadata: TypeAlias = tuple[tuple[str, str], ...]  # a call's headers: names and values
 PREDICT = "/tensorflow.serving.PredictionService/Predict"  # the method's full name
 # The server refuses the request: wrong inputs, or no such signature.
 REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
@@ -32,8 +31,6 @@ class ModelClient:
     channel: Callable[[], grpc.Channel]  # makes it at the first call
     contract: Contract
     version: str = ""  # a number, a version label, or "" for the newest
-    signature_name: str = ""  # the only signature to call; "" for any that fits
-    metadata: Callable[[], Metadata] = tuple  # returns the headers of a call; tuple() is empty
     signatures: tuple[Signature, ...] = ()  # from the model, the fewest bytes first
     was_ready: bool = False  # True: the model has answered before; False: it may be loading
 
@@ -58,12 +55,10 @@ def describe(client: ModelClient, *, timeout: float) -> tuple[Signature, ...]:
     request = metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     fill_model_spec(request.model_spec, client.contract.model_name, client.version)
     stub = prediction_service_pb2_grpc.PredictionServiceStub(client.channel())
-    response = stub.GetModelMetadata(request, timeout=timeout, metadata=client.metadata())
+    response = stub.GetModelMetadata(request, timeout=timeout)
     described = metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(described)
-    client.signatures = usable_signatures(
-        described.signature_def, client.contract, client.signature_name
-    )
+    client.signatures = usable_signatures(described.signature_def, client.contract)
     client.was_ready = True
     return client.signatures
 
@@ -94,7 +89,7 @@ def call_predict(
         PREDICT, response_deserializer=predict_pb2.PredictResponse.FromString
     )
     request = build_request(client, signature, images)
-    response = call(request, timeout=timeout, metadata=client.metadata())
+    response = call(request, timeout=timeout)
     scores = read_tensor(response.outputs[signature.output_name])
     return Prediction(scores, response.model_spec.version.value)
 

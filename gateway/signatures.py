@@ -60,16 +60,13 @@ def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[in
 
 
 def usable_signatures(
-    signatures: Mapping[str, SignatureDef], contract: Contract, name: str = ""
+    signatures: Mapping[str, SignatureDef], contract: Contract
 ) -> tuple[Signature, ...]:
     """Return the signatures that give the contract's scores, the cheapest first.
 
-    That is the signature called `name`, if there is a name. Otherwise it is the contract's, and
-    before it UINT8_SIGNATURE, if the model has one that differs in its input's dtype only.
-    Raises ModelMismatchError as `choose_signature` does.
+    That is the contract's, and before it UINT8_SIGNATURE, if the model has one that differs in its
+    input's dtype only. Raises ModelMismatchError as `choose_signature` does.
     """
-    if name:
-        return (choose_signature(signatures, replace(contract, signature_name=name)),)
     chosen = choose_signature(signatures, contract)
     twin = replace(chosen, name=UINT8_SIGNATURE, input_dtype=np.dtype(np.uint8))
     try:

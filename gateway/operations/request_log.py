@@ -1,4 +1,4 @@
-"""Count and log every request, under an id that goes with it to the model and back."""
+"""Count and log every request, under an id that goes back with the answer."""
 
 import logging
 import time

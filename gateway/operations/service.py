@@ -29,7 +29,7 @@ def create_service(**settings: Any) -> Flask:
     `app.extensions` has "metrics", "limit" and "readiness". Call it after any fork. Raises
     ContractError for a contract that cannot be used.
     """
-    app = create_app(**settings, METADATA=tracing.metadata)
+    app = create_app(**settings)
     if tracing.wanted(os.environ):
         tracing.start(app)  # first, so that refused requests have a trace, too
     app.extensions["metrics"] = metrics = Metrics()

@@ -69,13 +69,6 @@ SETTINGS = {
         partial(re.fullmatch, r"[\w.-]*"),
         "nothing, a number, or a version label such as canary",
     ),
-    "MODEL_SIGNATURE": Setting(
-        "",
-        "the one signature of the model to call; by itself it calls the contract's, or where the"
-        " model has it `serving_uint8`, which takes a quarter of the bytes",
-        partial(re.fullmatch, r"[\w./-]*"),
-        "nothing, or a signature of the model such as serving_uint8",
-    ),
     "CONTRACT": Setting(
         "contract.json",
         "the model's contract",

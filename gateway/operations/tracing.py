@@ -1,16 +1,8 @@
-"""Pass a request's id on to the model, and send traces to a collector if one is named."""
+"""Send traces of requests to a collector, if one is named."""
 
 from collections.abc import Mapping
 
 from flask import Flask, request
-
-from gateway.operations.logs import request_id
-
-
-def metadata() -> tuple[tuple[str, str], ...]:
-    """Return what to send beside a call of the model: the current request's id, if it has one."""
-    current = request_id.get()
-    return (("x-request-id", current),) if current else ()
 
 
 def wanted(environment: Mapping[str, str]) -> bool:

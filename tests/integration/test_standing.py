@@ -4,8 +4,6 @@ The passing figures are for the durations of FAULTS=full (`make test-faults`); b
 are shorter, and the figures the same.
 """
 
-import http.client
-import itertools
 import json
 import os
 import re
@@ -18,12 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-import requests
 
 from tests.gateway_process import GatewayProcess
 from tests.model_process import ModelProcess
 from tests.pictures import png, upload
-from tutorial import services
 from tutorial.load import Result, form, measure
 from tutorial.processes import wait_until
 
@@ -149,39 +145,6 @@ def test_slow_clients_are_disconnected_in_time(start, part, end):
     assert gateway.predict(timeout=5).status_code in (200, 503)
 
 
-def test_idle_connections_delay_no_other_client(start):
-    gateway = start()
-    begun = time.monotonic()
-    left_open = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(EIGHT)]
-    for connection in left_open:
-        connection.sendall(b"GET /nowhere HTTP/1.0\r\n\r\n")
-    time.sleep(0.2)
-    assert requests.get(gateway.address, timeout=5).status_code == 200
-    assert time.monotonic() - begun < 2
-    for connection in left_open:
-        connection.close()
-
-
-def test_more_callers_than_threads_take_turns(start):
-    gateway = start(threads=3)
-    end = time.monotonic() + 2
-
-    def ask_on_and_on(_: int) -> int:
-        """Ask over one connection, each time as soon as there is an answer; how often."""
-        kept = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5)
-        for count in itertools.count():
-            if time.monotonic() > end:
-                kept.close()
-                return count
-            kept.request("GET", "/nowhere")
-            assert kept.getresponse().read()
-
-    with ThreadPoolExecutor(EIGHT) as callers:
-        counts = list(callers.map(ask_on_and_on, range(EIGHT)))
-    print("answers:", *counts)
-    assert min(counts) > max(counts) / 4
-
-
 def test_pipelined_requests_are_answered_in_order(start):
     gateway = start()
     request = b"GET /nowhere HTTP/1.1\r\nHost: gateway\r\nX-Request-ID: %d\r\n\r\n"
@@ -231,16 +194,3 @@ def test_concurrent_requests_get_their_own_answers(start):
     log = map(json.loads, gateway.server.log.read_text().splitlines())
     logged = [line["request_id"] for line in log if line.get("path") == "/predict"]
     assert sorted(logged) == sorted(colours)
-
-
-def test_several_gateways_share_one_model(contract_file):
-    with ModelProcess() as model:
-        gateways = services.start_gateways(2, model_port=model.port, contract=contract_file)
-        load = run_load(*gateways, callers=2, seconds=0.5)
-        for gateway in gateways.values():
-            assert gateway.cpu_seconds() > 0
-            gateway.stop()
-    assert {status for _, _, status in load.answers} == {200}
-    counts = [server.log.read_text().count('"status": 200') for server in gateways.values()]
-    assert sum(counts) == len(load.answers)
-    assert abs(counts[0] - counts[1]) <= 1

@@ -37,7 +37,7 @@ def test_limit_refuses_further_requests_until_an_answer_has_ended():
         hold.set()
         assert [answer.result().status_code for answer in answers] == [200, 200]
     assert limit.in_flight == 0
-    file = app.test_client().get("/static/test_deadline.py", buffered=True)
+    file = app.test_client().get("/static/test_contract.py", buffered=True)
     assert file.status_code == 200
     assert limit.in_flight == 0
     unread = ask(buffered=False)

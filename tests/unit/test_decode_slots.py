@@ -1,6 +1,5 @@
 """gateway/decode_slots: threads take turns. How long they wait: test_app, test_problems."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -27,21 +26,6 @@ def test_take_shares_two_slots(monkeypatch):
         raise ZeroDivisionError
     with slots.take(2, SOON):
         pass
-
-
-def test_take_gets_the_slot_that_becomes_free():
-    slots, waiting = DecodeSlots(1), threading.Event()
-
-    def wait_for_it():
-        waiting.set()
-        with slots.take(1, SOON):
-            return "served"
-
-    with ThreadPoolExecutor() as pool:
-        with slots.take(1, SOON):
-            answer = pool.submit(wait_for_it)
-            waiting.wait(5)
-        assert answer.result(5) == "served"
 
 
 def test_take_serves_first_who_came_first():

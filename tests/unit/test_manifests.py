@@ -338,7 +338,7 @@ def test_take_contract_puts_another_model_into_the_manifests(tmp_path, monkeypat
     assert kubernetes.CONTRACT.read_text() == '{"model_name": "animals"}\n'
 
 
-# The files themselves: the menu, the tags, the order of keys
+# The files themselves: the menu, the tags
 
 
 def test_menu_and_readmes_list_every_component_and_overlay():
@@ -360,18 +360,6 @@ def test_tags_of_the_images_are_in_one_place():
         named = re.findall(r"(clothing-(?:gateway|model))[\w-]*:([\w.]+)", path.read_text())
         for name, tag in named:
             assert tag == tags[name], path
-
-
-def test_keys_are_in_one_order():
-    objects = ["apiVersion", "kind", "metadata", "spec"]
-    containers = "name image args ports env resources startupProbe readinessProbe livenessProbe"
-    containers = f"{containers} lifecycle securityContext volumeMounts".split()
-    for path in K8S.glob("base/[!k]*.yaml"):
-        for each in yaml.safe_load_all(path.read_text()):
-            assert [key for key in objects if key in each] == list(each)
-            if each["kind"] == "Deployment":
-                keys = list(Pod(each).container)
-                assert [key for key in containers if key in keys] == keys
 
 
 # kubectl

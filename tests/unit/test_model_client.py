@@ -38,16 +38,6 @@ def outdated(client, model):
     return client
 
 
-def test_describe_reads_names_and_size_from_the_model(client):
-    assert not client.was_ready
-    float_signature = describe(client, timeout=5)[-1]
-    assert float_signature.input_name == "photo"
-    assert float_signature.input_size == (4, 6)
-    assert float_signature.output_name == "kinds"
-    assert client.signatures[-1] == float_signature
-    assert client.was_ready
-
-
 def test_predict_returns_scores_in_order_and_the_version(client, model):
     scores, version = predict(client, PICTURES, timeout=5)
     assert version == 1
@@ -70,17 +60,6 @@ def test_predict_scales_pixels_only_for_a_model_that_takes_float(
     [request] = model.requests
     assert request.model_spec.signature_name == name
     assert request.inputs["photo"].tensor_content == sent.tobytes()
-
-
-def test_predict_calls_only_the_signature_that_is_named(client, model):
-    client.signature_name = "serving_uint8"
-    predict(client, PICTURES, timeout=5)
-    assert model.requests[0].model_spec.signature_name == "serving_uint8"
-    model.takes_bytes = False
-    with pytest.raises(grpc.RpcError, match=r"StatusCode\.FAILED_PRECONDITION"):
-        predict(client, PICTURES, timeout=5)
-    with pytest.raises(ModelMismatchError, match="no signature 'serving_uint8'"):
-        predict(client, PICTURES, timeout=5)
 
 
 def test_predict_loses_no_request_to_a_version_without_the_uint8_signature(client, model):
@@ -124,12 +103,3 @@ def test_predict_shares_its_timeout_between_its_calls(client, model):
 def test_check_answer_refuses_what_is_not_one_score_a_label(scores):
     with pytest.raises(ModelMismatchError, match="not 1 x 3 numbers"):
         check_answer(Prediction(np.array(scores, np.float32), 1), 1, 3)
-
-
-def test_metadata_is_sent_with_every_call(client, model):
-    numbers = map(str, range(9))
-    client.metadata = lambda: (("x-number", next(numbers)),)
-    describe(client, timeout=5)
-    assert model.metadata["x-number"] == "0"
-    predict(client, PICTURES, timeout=5)
-    assert model.metadata["x-number"] == "1"

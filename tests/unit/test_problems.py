@@ -3,12 +3,9 @@
 import grpc
 import pytest
 
-from gateway.deadline import Deadline
-from gateway.decode_slots import SLOTS
 from tests.app_client import files, problem_in
 from tests.fake_model import FakeModel, serve
 from tests.pictures import png
-from tutorial.processes import free_port
 
 
 @pytest.mark.parametrize(
@@ -36,26 +33,12 @@ def test_model_that_was_ready_and_is_not_found_has_failed(gateway, fake_model):
     problem_in(gateway.post("/predict", **files(png())), "model-failed")
 
 
-def test_model_that_is_away_is_unavailable(make_app):
-    gateway = make_app(MODEL_ADDRESS=f"127.0.0.1:{free_port()}", MODEL_TIMEOUT=0.3).test_client()
-    answer = gateway.post("/predict", **files(png()))
-    problem_in(answer, "model-unavailable")
-    assert answer.headers["Retry-After"] == "1"
-
-
 @pytest.mark.parametrize("side", [1300, 4800], ids=["the server's limit", "the client's limit"])
 def test_message_too_large_for_grpc_has_failed(make_app, side):
     """Only gRPC's own words tell it from a full queue: here they are, from the real library."""
     with serve(FakeModel(side)) as address:
         gateway = make_app(MODEL_ADDRESS=address).test_client()
         problem_in(gateway.post("/predict", **files(png())), "model-failed")
-
-
-def test_predict_answers_busy_without_a_free_decode_slot(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.decode_slots.MAX_WAIT", 0.01)
-    with SLOTS.take(2, Deadline.after(5)):
-        answer = gateway.post("/predict", **files(png()))
-    assert "try again" in problem_in(answer, "busy")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def test_read_settings_turns_text_into_numbers(environment):
         ("ADMIN_BIND", ["127.0.0.1:9697"], ["127.0.0.1"]),
         ("MODEL_ADDRESS", ["model:8500", "ipv4:///10.0.0.1:8500,10.0.0.2:8500"], ["", "a b"]),
         ("MODEL_VERSION", ["", "3", "canary"], ["a b", "1;2"]),
-        ("MODEL_SIGNATURE", ["", "serving_uint8"], ["a b"]),
         ("REQUEST_TIMEOUT", ["8", "0.5"], ["", "soon", "0", "-1", "nan", "inf"]),
         ("MODEL_TIMEOUT", ["3"], ["3s"]),
         ("ALLOWED_ORIGINS", ["", "http://127.0.0.1:8081/,https://b.example/"], ["http://b.example"]),

@@ -40,8 +40,8 @@ def test_choose_signature_names_a_missing_signature():
         choose_signature({"other": signature()}, OF_CONTRACT)
 
 
-def names(signatures: dict, contract: Contract = OF_CONTRACT, name: str = "") -> list[str]:
-    return [usable.name for usable in usable_signatures(signatures, contract, name)]
+def names(signatures: dict, contract: Contract = OF_CONTRACT) -> list[str]:
+    return [usable.name for usable in usable_signatures(signatures, contract)]
 
 
 def test_usable_signatures_prefer_uint8_if_nothing_else_differs():
@@ -49,7 +49,6 @@ def test_usable_signatures_prefer_uint8_if_nothing_else_differs():
     pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
     both = {"serving_default": own, "serving_uint8": pixels}
     assert names(both) == ["serving_uint8", "serving_default"]
-    assert names(both, name="serving_default") == ["serving_default"]
     larger = signature(inputs={"photo": (-1, 8, 6, 3)})
     larger.inputs["photo"].dtype = types_pb2.DT_UINT8
     for other in (own, larger, signature(inputs={"photo": (-1, 4)})):

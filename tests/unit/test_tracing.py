@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from gateway.operations.logs import request_id
-from gateway.operations.tracing import metadata, wanted
+from gateway.operations.tracing import wanted
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -23,13 +22,6 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 )
 def test_tracing_is_wanted_if_a_collector_is_named(environment, answer):
     assert wanted(environment) == answer
-
-
-def test_metadata_is_the_current_requests_id():
-    token = request_id.set("order-17")
-    assert metadata() == (("x-request-id", "order-17"),)
-    request_id.reset(token)
-    assert metadata() == ()
 
 
 def test_opentelemetry_is_not_loaded_without_a_collector(root):

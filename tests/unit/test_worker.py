@@ -1,6 +1,5 @@
 """gateway/operations/worker: gunicorn's bookkeeping stays right, and slow clients are cut off."""
 
-import json
 import socket
 import threading
 import time
@@ -10,7 +9,6 @@ from unittest.mock import Mock
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.http.errors import InvalidRequestLine, LimitRequestHeaders, LimitRequestLine
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from gateway.operations.worker import Worker
@@ -124,24 +122,6 @@ def test_enqueue_req_gives_silent_connections_no_thread(worker, connection, monk
     worker.tpool.shutdown()
     assert handled == [conn]
     assert not worker.pending_conns
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (InvalidRequestLine("x"), 400),
-        (LimitRequestLine(9000, 4094), 414),
-        (LimitRequestHeaders("limit request headers fields size"), 431),
-    ],
-)
-def test_handle_error_answers_with_a_problem(worker, connection, error, status):
-    conn, client = connection
-    worker.handle_error(None, conn.sock, conn.client, error)
-    head, _, body = client.recv(9999).decode().partition("\r\n\r\n")
-    assert head.startswith(f"HTTP/1.1 {status} ")
-    assert "Content-Type: application/problem+json" in head
-    assert json.loads(body)["status"] == status
-    assert json.loads(body)["detail"]
 
 
 def test_handle_answers_what_follows_at_once_but_not_forever(worker, connection, monkeypatch):
