@@ -9,6 +9,7 @@ from queue import Queue
 
 import grpc
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
@@ -172,6 +173,14 @@ def test_reload_loads_no_model_from_elsewhere(three):
 )
 def test_reload_is_allowed_beside_the_models_of_the_start(base_path, folder):
     assert repository._folder_of(base_path) == Path(folder)
+
+
+def test_first_reload_decides_where_a_server_without_models_may_look(tmp_path):
+    models = repository.Repository(load=lambda folder: None)
+    models.reload(config.single_model("one", tmp_path / "a" / "one"), from_caller=True)
+    models.reload(config.single_model("two", tmp_path / "a" / "two"), from_caller=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"allowed: {tmp_path / 'a'}"):
+        models.reload(config.single_model("two", tmp_path / "b" / "two"), from_caller=True)
 
 
 def test_reload_says_which_new_model_cannot_be_loaded(three, served):
