@@ -45,6 +45,8 @@ def pod(objects: list[kubernetes.Manifest], name: str, ports: dict[str, int]) ->
     for port in inside["ports"]:
         if port["name"] in ports:
             port |= {"hostPort": ports[port["name"]], "hostIP": "127.0.0.1"}
+    for volume in [*deployment["spec"]["template"]["spec"]["volumes"], *inside["volumeMounts"]]:
+        volume["name"] = f"{name}-{volume['name']}"  # Podman's pods share volumes of the same name
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         inside.pop(probe, None)  # Podman would run curl in the container
     limit = inside["resources"]["limits"]["cpu"]  # a cluster fills in variables, Podman does not

@@ -126,14 +126,14 @@ def wait_until(
 def show(command: str, words: Sequence[str], *, missing: str | None) -> None:
     """Print `command`, run its `words` in the repository's folder, and print what they print.
 
-    If something is `missing` on this machine, print that instead.
+    Print errors only if it fails. If something is `missing` on this machine, print that instead.
     """
     print("$", command)
     if missing:
         print(f"  (not run: {missing})")
         return
     result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    print((result.stdout + result.stderr).strip())
+    print((result.stdout + (result.stderr if result.returncode else "")).strip())
 
 
 def free_port() -> int:
