@@ -131,7 +131,7 @@ def index() -> str:
 
 @blueprint.after_app_request
 def restrict_pages(response: Response) -> Response:
-    """Let a page load only pictures and this server's files, and be in no frame elsewhere."""
+    """Let a page load only pictures and this server's files. No other site may embed it."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = (
             "default-src 'self'; img-src * blob: data:; frame-ancestors 'self'; base-uri 'none'"

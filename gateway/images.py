@@ -73,7 +73,7 @@ def decode_and_resize(
 
     Raises ImageError as `open_picture`, BusyError or DeadlineError if no slot becomes free.
     """
-    for slots in (1, 2):  # a very large picture needs both slots: it is opened again
+    for slots in (1, 2):  # opened again, with both slots, if it is very large
         with SLOTS.take(slots, deadline), freed(open_picture(data)) as image:
             if slots_needed(image) <= slots:
                 decoded = decode_small(image, size) if shrink else decode(image)
