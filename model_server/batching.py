@@ -1,13 +1,12 @@
-"""Run many requests in one run of the model: batches formed by TensorFlow's own scheduler.
+"""Run many requests in one run of the model.
 
-TensorFlow Serving uses the same scheduler. It is inside `BatchFunction`, the operation that
-tf.nondifferentiable_batch_function creates. Here it decides which requests run together, and when.
-What goes through it are tickets: the number of a request, once for each of its rows. The arrays
-stay outside, so any signature of any SavedModel can be batched, and nothing is copied on the way.
+There are no threads for this: the thread of the first request that waits gathers a batch and runs
+it, while those of the others sleep until they have their answers. So a request that comes alone
+does not wait, and a server without requests does nothing.
 """
 
-import gc
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,19 +18,28 @@ from model_server import errors
 from model_server.config import BatchingParameters
 from model_server.engines import Feeds
 
+_TOO_LATE = "the request's time was over while it waited in the queue"
+
 Run = Callable[[Feeds, list[str], float], list[np.ndarray]]
 
 
-@dataclass
-class _Ticket:
+@dataclass(eq=False)
+class _Request:
     """A request that waits to be run."""
 
     feeds: Feeds
     fetches: list[str]
     rows: int
-    deadline: float  # as time.monotonic() counts
+    since: float  # as time.monotonic() counts
+    timeout: float
+    turn: threading.Event = field(default_factory=threading.Event)  # it is answered, or leads
+    leads: bool = False  # its thread runs the next batch
     outputs: list[np.ndarray] = field(default_factory=list)
     error: tf.errors.OpError | None = None
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline, negative after it."""
+        return self.since + self.timeout - time.monotonic()
 
     def kind(self) -> tuple:
         """Return what requests must have in common to be run together."""
@@ -50,25 +58,11 @@ class Batcher:
         """Batch calls of `run`."""
         self._run_model = run
         self._parameters = parameters
-        self._tickets: dict[int, _Ticket] = {}
-        self._numbers = itertools.count()
-        graph = tf.Graph()
-        with graph.as_default():
-            start, end = self._build_queue()
-        # A thread for each batch that may run at once, and one that accepts further requests.
-        config = tf.compat.v1.ConfigProto(
-            inter_op_parallelism_threads=parameters.num_batch_threads + 1,
-            use_per_session_threads=True,
-        )
-        self._session = tf.compat.v1.Session(graph=graph, config=config)
-        self._session._extend_graph()  # hand it over now, because `run` bypasses Session.run
-        self._start, self._end = start._as_tf_output(), end._as_tf_output()
-
-    def close(self) -> None:
-        """End the batch threads. No call may be running."""
-        self._session.close()
-        del self._session, self._run_model, self._start, self._end
-        gc.collect()  # graphs refer to themselves in cycles
+        self._most_rows = parameters.max_enqueued_batches * parameters.max_batch_size
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []
+        self._led = False  # whether the first of them gathers a batch
+        self._running = 0  # batches
 
     def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
         """Do what the model's `run` does, together with other calls. Raises tf.errors.OpError."""
@@ -79,77 +73,88 @@ class Batcher:
             raise errors.InvalidArgument(
                 f"the request has {rows} rows; max_batch_size is {self._parameters.max_batch_size}"
             )
-        number = next(self._numbers)
-        ticket = _Ticket(feeds, fetches, rows, time.monotonic() + timeout)
-        self._tickets[number] = ticket
-        fed = {self._start: np.full(rows, number)}
-        try:
-            self._session._call_tf_sessionrun(None, fed, [self._end], [], None)
-        except tf.errors.OpError as error:
-            message = error.message.split("\n\t [[{{node", 1)[0]  # a node that no model has
-            raise type(error)(None, None, message) from None
-        finally:
-            del self._tickets[number]
-        if error := ticket.error:
+        request = _Request(feeds, fetches, rows, time.monotonic(), timeout)
+        with self._changed:
+            if rows + self._rows_waiting() > self._most_rows:
+                raise errors.Unavailable("the queue of requests that wait for a batch is full")
+            self._waiting.append(request)
+            self._changed.notify()
+            self._appoint_leader()
+        request.turn.wait(min(timeout, threading.TIMEOUT_MAX))
+        with self._changed:
+            if request in self._waiting and not request.leads:
+                self._waiting.remove(request)
+                raise errors.DeadlineExceeded(_TOO_LATE)
+        if request.leads:
+            self._run_batch()
+        request.turn.wait()
+        if error := request.error:
             raise type(error)(None, None, error.message)  # a new one for each thread
-        return ticket.outputs
+        return request.outputs
 
-    def _build_queue(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Add a queue to the default graph; return where ticket numbers go in and come out."""
+    def _rows_waiting(self) -> int:
+        return sum(request.rows for request in self._waiting)
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)], autograph=False)
-        def process(numbers):
-            return tf.numpy_function(self._process, [numbers], tf.int64)
+    def _appoint_leader(self) -> None:
+        """Let the first request that waits gather a batch, if one more may run."""
+        may_run = self._running < self._parameters.num_batch_threads
+        if self._waiting and may_run and not self._led:
+            self._led = True
+            self._waiting[0].leads = True
+            self._waiting[0].turn.set()
 
-        numbers = tf.compat.v1.placeholder(tf.int64, (None,))
-        [done] = tf.raw_ops.BatchFunction(
-            in_tensors=[numbers],
-            captured_tensors=[],
-            f=process.get_concrete_function(),
-            Tout=[tf.int64],
-            num_batch_threads=self._parameters.num_batch_threads,
-            max_batch_size=self._parameters.max_batch_size,
-            batch_timeout_micros=self._parameters.batch_timeout_micros,
-            max_enqueued_batches=self._parameters.max_enqueued_batches,
-            enable_large_batch_splitting=False,  # a request is always run as a whole
-        )
-        return numbers, done
+    def _run_batch(self) -> None:
+        """Gather a batch and run it, in the thread of its first request."""
+        with self._changed:
+            batch = self._gather()
+            self._led = False
+            self._running += 1
+            self._appoint_leader()
+        try:
+            self._run_together(batch)
+        except Exception as error:
+            if not isinstance(error, tf.errors.OpError):
+                error = errors.Internal(f"{type(error).__name__}: {error}")
+            for request in batch:
+                request.error = error
+        with self._changed:
+            self._running -= 1
+            self._appoint_leader()
+        for request in batch:
+            request.turn.set()
 
-    def _process(self, numbers: np.ndarray) -> np.ndarray:
-        """Run one batch, in as many parts as there are kinds of requests in it."""
-        groups: dict[tuple, list[_Ticket]] = {}
-        for number in dict.fromkeys(numbers.tolist()):
-            ticket = self._tickets[number]
-            groups.setdefault(ticket.kind(), []).append(ticket)
-        for tickets in groups.values():
-            try:
-                self._run_together(tickets)
-            except Exception as error:
-                if not isinstance(error, tf.errors.OpError):
-                    error = errors.Internal(f"{type(error).__name__}: {error}")
-                for ticket in tickets:
-                    ticket.error = error
-        return numbers
+    def _gather(self) -> list[_Request]:
+        """Wait until a batch is full or its time has come; take it out of the queue."""
+        first, room = self._waiting[0], self._parameters.max_batch_size
+        start = first.since + self._parameters.batch_timeout_micros / 1e6
+        self._changed.wait_for(lambda: self._rows_waiting() >= room, start - time.monotonic())
+        kind, batch = first.kind(), []
+        for request in self._waiting:
+            if request.kind() == kind:
+                if request.rows > room:
+                    break
+                room -= request.rows
+                batch.append(request)
+        self._waiting = [request for request in self._waiting if request not in batch]
+        return batch
 
-    def _run_together(self, tickets: list[_Ticket]) -> None:
-        left = max(ticket.deadline for ticket in tickets) - time.monotonic()
+    def _run_together(self, batch: list[_Request]) -> None:
+        left = max(request.seconds_left() for request in batch)
         if left <= 0:
-            raise errors.ResourceExhausted(
-                "the request's time was over while it waited in the queue"
-            )
-        feeds = tickets[0].feeds  # not copied where it is alone
-        if len(tickets) > 1:
-            feeds = {name: np.concatenate([t.feeds[name] for t in tickets]) for name in feeds}
-        outputs = self._run_model(feeds, tickets[0].fetches, left)
-        ends = list(itertools.accumulate(ticket.rows for ticket in tickets))
-        for name, output in zip(tickets[0].fetches, outputs, strict=True):
+            raise errors.DeadlineExceeded(_TOO_LATE)
+        feeds = batch[0].feeds  # not copied where it is alone
+        if len(batch) > 1:
+            feeds = {name: np.concatenate([each.feeds[name] for each in batch]) for name in feeds}
+        outputs = self._run_model(feeds, batch[0].fetches, left)
+        ends = list(itertools.accumulate(request.rows for request in batch))
+        for name, output in zip(batch[0].fetches, outputs, strict=True):
             if output.shape[:1] != (ends[-1],):
                 raise errors.FailedPrecondition(
                     f"output {name} has shape {output.shape} for {ends[-1]} rows, so a batch of "
                     "requests cannot share it; start the server without --enable_batching"
                 )
-        for ticket, end in zip(tickets, ends, strict=True):
-            ticket.outputs = [output[end - ticket.rows : end] for output in outputs]
+        for request, end in zip(batch, ends, strict=True):
+            request.outputs = [output[end - request.rows : end] for output in outputs]
 
 
 def _count_rows(feeds: Feeds) -> int:

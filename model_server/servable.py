@@ -28,8 +28,6 @@ class Servable:
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
-        if self._batcher:
-            self._batcher.close()
         self._engine.close()
 
     def signature(self, name: str) -> SignatureDef:

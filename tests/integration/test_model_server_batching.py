@@ -3,7 +3,6 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from unittest import mock
 
 import numpy as np
@@ -44,15 +43,14 @@ def model():
 
 
 def batching(model, **parameters):
-    """Make a batcher of small batches, which is closed at the end of a `with` block."""
+    """Make a batcher of small batches."""
     parameters = {"max_batch_size": 4, "batch_timeout_micros": SOON, **parameters}
-    return closing(Batcher(model, BatchingParameters(**parameters)))
+    return Batcher(model, BatchingParameters(**parameters))
 
 
 @pytest.fixture
 def batcher(model):
-    with batching(model) as batcher:
-        yield batcher
+    return batching(model)
 
 
 def together(batcher, *arrays, timeout=SECONDS):
@@ -111,7 +109,8 @@ def test_request_larger_than_a_batch_is_refused(batcher, model):
 def test_full_queue_is_unavailable(model):
     model.go_on.clear()
     limits = {"max_batch_size": 1, "num_batch_threads": 1, "max_enqueued_batches": 2}
-    with batching(model, **limits) as batcher, ThreadPoolExecutor(8) as pool:
+    batcher = batching(model, **limits)
+    with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(together, batcher, row(0))]
         soon(lambda: model.batches)
         calls += [pool.submit(together, batcher, row(n)) for n in range(1, 8)]
@@ -122,14 +121,14 @@ def test_full_queue_is_unavailable(model):
     errors = [error for error in outputs if isinstance(error, tf.errors.UnavailableError)]
     assert len(errors) == refused
     assert "queue" in errors[0].message
-    assert "node" not in errors[0].message
     assert sizes(model) == [1] * 3
 
 
 def test_batches_run_at_once_on_as_many_threads_as_told(model):
     model.go_on.clear()
     limits = {"max_batch_size": 1, "num_batch_threads": 3, "max_enqueued_batches": 100}
-    with batching(model, **limits) as batcher, ThreadPoolExecutor(1) as pool:
+    batcher = batching(model, **limits)
+    with ThreadPoolExecutor(1) as pool:
         outputs = pool.submit(together, batcher, *[row(n) for n in range(6)])
         soon(lambda: len(model.batches) == 3)
         time.sleep(0.2)
@@ -145,10 +144,45 @@ def test_error_reaches_those_who_ran_together(batcher):
 
 
 def test_request_that_waits_longer_than_its_deadline_is_refused(model):
-    with batching(model, batch_timeout_micros=200_000) as batcher:
-        [error] = together(batcher, row(1), timeout=0.05)
-    assert isinstance(error, tf.errors.ResourceExhaustedError)
+    batcher = batching(model, batch_timeout_micros=200_000)
+    [error] = together(batcher, row(1), timeout=0.05)
+    assert isinstance(error, tf.errors.DeadlineExceededError)
     assert not model.batches
+
+
+def test_request_whose_time_is_over_leaves_the_queue(model):
+    model.go_on.clear()
+    batcher = batching(model, num_batch_threads=1, batch_timeout_micros=0)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(together, batcher, row(1))
+        soon(lambda: model.batches)
+        [error] = together(batcher, row(2), timeout=0.05)
+        assert isinstance(error, tf.errors.DeadlineExceededError)
+        model.go_on.set()
+        running.result()
+    together(batcher, row(3))
+    assert [x.item() for x in model.batches] == [1, 3]
+
+
+def test_request_that_comes_alone_waits_for_no_other(model):
+    batcher = batching(model, batch_timeout_micros=0)
+    together(batcher, row(1))
+    together(batcher, row(2))
+    assert sizes(model) == [1, 1]
+
+
+def test_requests_that_come_during_a_run_are_the_next_batch(model):
+    model.go_on.clear()
+    batcher = batching(model, num_batch_threads=1, batch_timeout_micros=0)
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(together, batcher, row(0))]
+        soon(lambda: model.batches)
+        calls += [pool.submit(together, batcher, row(n)) for n in range(1, 6)]
+        soon(lambda: batcher._rows_waiting() == 5)
+        model.go_on.set()
+        answers = [call.result()[0].item() for call in calls]
+    assert answers == [0, 2, 4, 6, 8, 10]
+    assert [len(x) for x in model.batches] == [1, 4, 1]
 
 
 def test_run_lasts_as_long_as_the_longest_deadline(batcher, model):
@@ -160,25 +194,18 @@ def test_run_lasts_as_long_as_the_longest_deadline(batcher, model):
     "feeds", [{"x": np.float32(1)}, {"x": np.zeros((2, 1)), "z": np.zeros((3, 1))}]
 )
 def test_inputs_without_common_rows_are_refused(model, feeds):
-    with (
-        batching(model) as batcher,
-        pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"),
-    ):
-        batcher.run({n: np.asarray(a) for n, a in feeds.items()}, ["y"], 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="first dimension"):
+        batching(model).run({n: np.asarray(a) for n, a in feeds.items()}, ["y"], 1)
 
 
 @pytest.mark.parametrize("output", [np.zeros(()), np.zeros((3, 1))])
 def test_output_without_the_rows_of_its_inputs_is_refused(output):
-    with (
-        batching(lambda *_: [output]) as batcher,
-        pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"),
-    ):
-        batcher.run({"x": row(1)}, ["y"], 1)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="output y has shape"):
+        batching(lambda *_: [output]).run({"x": row(1)}, ["y"], 1)
 
 
 def test_empty_request_is_run_alone(model):
-    with batching(model) as batcher:
-        batcher.run({"x": np.zeros((0, 2))}, ["y"], 1)
+    batching(model).run({"x": np.zeros((0, 2))}, ["y"], 1)
     assert [x.shape for x in model.batches] == [(0, 2)]
 
 
