@@ -1,0 +1,220 @@
+"""Compare this project's two tiers with servers that have the model in their own process.
+
+    python -m benchmarks.peers [--rounds=5] [--seconds=6] [--only …] [--output=FILE.json]
+
+The peers (benchmarks/peers/) get the same pictures from the same client, and make the same pixels
+and scores. They run in an environment of their own, build/peers. Everything shares one machine, the
+load included. In each round, every server starts anew, one after the other, so that a machine that
+is slow for a while is slow for all. Servers in Python run with all threads for an operation of
+TensorFlow, and with one.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import requests
+from PIL import Image
+
+from benchmarks.common import CALLERS, parser, run, spread
+from benchmarks.models import WEIGHTS, save_models
+from tutorial import ROOT, services
+from tutorial.load import form, measure
+from tutorial.processes import Server, free_port, free_ports, start_server
+
+FOLDER = ROOT / "benchmarks/peers"
+HOME = ROOT / "build/peers"  # their environment
+PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
+IDLE = 3  # seconds
+INPUTS = {"starter": "input_8", "xception": "x"}  # the course's gateway has the name in its code
+AIMS = {
+    "16 callers": "at least 1.0 of the best peer; of Xception 1.05",
+    "1 caller": "at least 0.95 of the best peer",
+    "phone photos": "at least 2.0 of the best peer, p99 below a second",
+    "64 callers": "at least 0.95 of the answers to 16 callers",
+    "idle": "less than 0.005 of a core",
+}
+
+Running = tuple[str, list[Server]]  # the URL, and the processes behind it
+Start = Callable[[Path], AbstractContextManager[Running]]
+
+
+def install() -> None:
+    """Make the environment of the peers, if it is not there."""
+    wanted, made = (FOLDER / "requirements.txt").read_text(), HOME / "made.txt"
+    if not made.exists() or made.read_text() != wanted:
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", HOME], check=True)
+        python = f"--python={HOME / 'bin/python'}"
+        packages = f"--requirements={FOLDER / 'requirements.txt'}"
+        subprocess.run([uv, "pip", "install", "--quiet", python, packages], check=True)
+        made.write_text(wanted)
+
+
+@contextmanager
+def two_tiers(model: Path, *flags: str) -> Iterator[Running]:
+    """Run model server and gateway as `make run` does."""
+    model_port, port = free_ports(2)
+    command = [*services.model_server_command(model, model_port), *flags]
+    contract = model / "contract.json"
+    with (
+        services.start_model_server("peers-model", command, model_port) as server,
+        services.start_gateway(
+            port, contract=contract, model_port=model_port, name="peers-gateway"
+        ) as gateway,
+    ):
+        yield f"http://127.0.0.1:{port}/predict", [server, gateway]
+
+
+@contextmanager
+def peer(model: Path, name: str, *, threads: int = 0, **env: str) -> Iterator[Running]:
+    """Run a server of benchmarks/peers, with `threads` for an operation (0: all)."""
+    port = free_port()
+    command = {
+        "bentoml": ["bentoml", "serve", "bentoml_server:Classifier"],
+        "course": ["gunicorn", f"--bind=127.0.0.1:{port}", "course_server:app"],
+    }.get(name, ["python", f"{name}_server.py"])
+    url = f"http://127.0.0.1:{port}/predict"
+    with start_server(
+        f"peers-{name}",
+        [str(HOME / "bin" / command[0]), *command[1:]],
+        ready=lambda: scores(url) is not None,
+        log=services.LOGS / f"peers-{name}.log",
+        env={
+            "MODEL": str(model / "1"),
+            "THREADS": str(threads),
+            "PORT": str(port),
+            "PATH": f"{HOME / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "BENTOML_DO_NOT_TRACK": "true",
+            **env,
+        },
+        cwd=FOLDER,
+        timeout=180,
+    ) as server:
+        yield url, [server]
+
+
+@contextmanager
+def course(model: Path) -> Iterator[Running]:
+    """Run a gateway as the course writes it in front of this project's model server."""
+    port = free_port()
+    command = services.model_server_command(model, port)
+    address = {"MODEL_ADDRESS": f"127.0.0.1:{port}", "INPUT": INPUTS[model.name]}
+    with (
+        services.start_model_server("peers-model", command, port) as server,
+        peer(model, "course", MODEL_NAME=model.name, **address) as (url, [gateway]),
+    ):
+        yield url, [server, gateway]
+
+
+SERVERS: dict[str, Start] = {
+    "two tiers": two_tiers,
+    "fastapi": partial(peer, name="fastapi"),
+    "fastapi, 1 thread": partial(peer, name="fastapi", threads=1),
+    "litserve": partial(peer, name="litserve"),
+    "litserve, 1 thread": partial(peer, name="litserve", threads=1),
+    "bentoml": partial(peer, name="bentoml"),
+    "course": course,
+}
+OPENVINO: dict[str, Start] = {
+    "two tiers": lambda model: two_tiers(model, "--runtime=openvino"),
+    "fastapi": partial(peer, name="fastapi", RUNTIME="openvino"),
+    "litserve": partial(peer, name="litserve", RUNTIME="openvino"),
+}
+
+
+def scores(url: str) -> list[float] | None:
+    """Return the scores of PICTURE, or None while the server does not answer."""
+    body, content_type = form(PICTURE.read_bytes())
+    try:
+        answer = requests.post(url, body, headers={"Content-Type": content_type}, timeout=30)
+    except requests.ConnectionError:
+        return None
+    return list(answer.json().values()) if answer.ok else None
+
+
+def phone_photo() -> bytes:
+    """Return a JPEG of 12 megapixels."""
+    file = io.BytesIO()
+    with Image.open(PICTURE) as image:
+        image.resize((3000, 4000), Image.Resampling.LANCZOS).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def compare(
+    servers: dict[str, Start],
+    model: Path,
+    cases: dict[str, tuple[bytes, int]],
+    rounds: int,
+    seconds: float,
+) -> dict:
+    """Measure the `cases` (a picture and the number of callers) with each server in turn."""
+    rates: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
+    p99: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
+    idle: dict[str, list[float]] = {}
+    expected = None
+    for _ in range(rounds):
+        for name, start in servers.items():
+            with start(model) as (url, processes):
+                found = scores(url)
+                expected = expected or found
+                np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+                for case, (picture, callers) in cases.items():
+                    body, content_type = form(picture)
+                    ask = partial(measure, url, body, callers=callers, content_type=content_type)
+                    ask(seconds=1)  # warms up
+                    result = ask(seconds=seconds)
+                    rates[case].setdefault(name, []).append(result.answered)
+                    p99[case].setdefault(name, []).append(result.percentile(99))
+                before = sum(process.cpu_seconds() for process in processes)
+                time.sleep(IDLE)
+                used = sum(process.cpu_seconds() for process in processes) - before
+                idle.setdefault(name, []).append(used / IDLE)
+    result: dict = {"idle": {name: spread(values) for name, values in idle.items()}}
+    for case, by_server in rates.items():
+        mine, *others = by_server
+        best = max(others, key=lambda name: median(by_server[name]))
+        pairs = zip(by_server[mine], by_server[best], strict=True)
+        result[case] = {
+            "answers_per_s": {name: spread(values) for name, values in by_server.items()},
+            "p99": {name: spread(values) for name, values in p99[case].items()},
+            "best peer": best,
+            "ratio": spread([one / other for one, other in pairs]),
+        }
+    return result
+
+
+def main() -> None:
+    """Measure everything and write it."""
+    options = parser(__doc__, "peers", rounds=5, seconds=6).parse_args()
+    install()
+    usual = PICTURE.read_bytes()
+    many = {"16 callers": (usual, CALLERS)}
+    all_cases = many | {
+        "1 caller": (usual, 1),
+        "64 callers": (usual, 64),
+        "phone photos": (phone_photo(), CALLERS),
+    }
+    with tempfile.TemporaryDirectory() as name:
+        save_models(Path(name))
+        starter, xception = ROOT / "models/starter", Path(name) / "xception"
+        measured = partial(compare, rounds=options.rounds, seconds=options.seconds)
+        steps = {
+            "starter": lambda: measured(SERVERS, starter, all_cases),
+            "xception": lambda: measured(SERVERS, xception, many),
+            "xception with OpenVINO": lambda: measured(OPENVINO, xception, many),
+        }
+        run(steps, options, weights=WEIGHTS, aims=AIMS)
+
+
+if __name__ == "__main__":
+    main()
