@@ -148,6 +148,7 @@ def create_app(**settings: Any) -> Flask:
     app.config.from_mapping(defaults() | settings, MAX_CONTENT_LENGTH=MAX_REQUEST + 64 * 1024)
     app.config["ALLOWED_ORIGINS"] = read_origins(app.config["ALLOWED_ORIGINS"])
     app.json.sort_keys = False  # labels stay in the model's order
+    app.json.ensure_ascii = False  # and in their own letters
     app.extensions["model"] = make_client(app.config)
     problems.register(app)
     app.register_blueprint(openapi.blueprint)

@@ -41,7 +41,7 @@ class BlockedError(ImageError):
     def __init__(self) -> None:
         super().__init__(
             "this address cannot be used: give the http:// or https:// address of a picture"
-            " on the public internet, without a port or a password"
+            " on the public internet, without a port or a password, and check the server's name"
         )
 
 

@@ -19,8 +19,9 @@ from gateway.held_bytes import HeldBytes
 MAX_FETCHES = 8  # at once, for one request
 FETCH_SECONDS = 5.0  # the most that a download gets of a request's time
 WHAT_TO_SEND = (
-    'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as JSON; or a picture'
-    ' as the form field "file", repeated for several; or the picture itself, as image/jpeg'
+    'send {"url": "https://…"}, or {"urls": ["https://…", …]} with 1 to 32, as application/json;'
+    ' or a picture as the form field "file", repeated for several; or the picture itself, as'
+    " image/jpeg"
 )
 TOO_MANY = f"send at most {MAX_PICTURES} pictures in one request"
 
@@ -182,7 +183,7 @@ def requested_files(deadline: Deadline, held: HeldBytes) -> tuple[list[bytes], b
     elif request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
         files = [uploaded_file(held)]
     else:
-        abort(415, WHAT_TO_SEND)
+        abort(415, f"{request.mimetype or 'no Content-Type'} is not read: {WHAT_TO_SEND}")
     if max(map(len, files)) > MAX_BYTES:
         abort(413)
     return files, several

@@ -115,14 +115,16 @@ def answer_error(error: Exception) -> Response:
     if isinstance(error, ImageError) and error.index is not None:
         body["index"] = error.index
     headers = {"Retry-After": str(RETRY_AFTER)} if kind.status == 503 else None
-    return Response(json.dumps(body), kind.status, headers, mimetype="application/problem+json")
+    return Response(
+        json.dumps(body) + "\n", kind.status, headers, mimetype="application/problem+json"
+    )
 
 
 def answer_http_error(error: HTTPException) -> Response:
     """Return what else Flask refuses, and unexpected errors, in the same form."""
     response = error.get_response()  # with its headers: a 405 says which methods are allowed
     body = {"type": "about:blank", "title": error.name, "status": error.code}
-    response.data = json.dumps(body | {"detail": error.description or ""})
+    response.data = json.dumps(body | {"detail": error.description or ""}) + "\n"
     response.mimetype = "application/problem+json"
     return response
 

@@ -263,8 +263,11 @@ def read_signature(
             " Detection and segmentation need another service"
         )
     if len(fitting) != 1:
+        given = ", ".join(
+            f"{shape[1]} scores ({key})" for key, shape in shapes.items() if shape[1:]
+        )
         raise TutorialError(
-            f"{len(labels)} labels need one output of that width, but the model has {shapes}."
+            f"LABELS has {len(labels)} names, and the model gives {given}."
             " Give LABELS as many names, or set OUTPUT to one of the outputs"
         )
     shape = tuple(image.shape.as_list()[1:])

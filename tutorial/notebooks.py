@@ -20,9 +20,16 @@ def lessons() -> list[Path]:
 
 
 def execute(
-    notebook: Path, parameters: dict[str, Any] | None = None, output: Path | None = None
+    notebook: Path,
+    parameters: dict[str, Any] | None = None,
+    output: Path | None = None,
+    *,
+    shutdown: str = "graceful",
 ) -> Path:
     """Run a notebook in its own folder; return the executed copy.
+
+    With the `shutdown` "immediate" the kernel is killed at the end: faster, and without the line
+    "KeyboardInterrupt caught in kernel" that it may print, but its atexit functions do not run.
 
     Raises TutorialError for a parameter that the notebook does not have, and for a cell that fails.
     The message is that of the cell if the cell raised TutorialError itself.
@@ -47,6 +54,7 @@ def execute(
                 kernel_name="python3",
                 cwd=notebook.parent,
                 stderr_file=sys.stderr,  # progress bars appear there
+                shutdown_kernel=shutdown,
                 config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
     except PapermillExecutionError as error:

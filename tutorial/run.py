@@ -152,7 +152,8 @@ def convert(model: str = "", **settings: str) -> str:
                     " To serve both, set MODEL_NAME to another name"
                 )
             print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
-            execute(NOTEBOOK, parameters, record.with_suffix(".ipynb"))
+            copy = record.with_suffix(".ipynb")
+            execute(NOTEBOOK, parameters, copy, shutdown="immediate")
             record.write_text(fingerprint(source, labels, parameters))
     return name
 

@@ -133,6 +133,8 @@ def read_labels(model: str, labels: str) -> list[str]:
     """
     if model not in BUNDLED and not labels:
         raise TutorialError("name your model's classes, in the order of its output: LABELS=cat,dog")
+    if model in BUNDLED and labels:
+        raise TutorialError(f"MODEL={model} has its own labels: set MODEL to your file, too")
     if labels.startswith("["):
         raise TutorialError("LABELS has names without brackets and quotes: LABELS=cat,dog")
     if path := labels_file(labels):
@@ -155,6 +157,8 @@ def labels_file(labels: str) -> Path | None:
 
 def _labels_in(path: Path) -> list[str]:
     kind = path.suffix.lower()
+    if not path.exists():
+        raise TutorialError(f"there is no file {path}: LABELS is names, or a file with them")
     try:
         data = path.read_bytes()
         text = data.decode(json.detect_encoding(data)).strip()  # PowerShell writes UTF-16

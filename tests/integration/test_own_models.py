@@ -606,7 +606,7 @@ REFUSED = {
         {},
         r"shape \(None, 24, 20, 7\); supported: .* \(1, 3, 4\) colours",
     ),
-    "four labels": (plain, {"LABELS": "a,b,c,d"}, r"4 labels need one output .* \(None, 3\)}"),
+    "four labels": (plain, {"LABELS": "a,b,c,d"}, "4 names, and the model gives 3 scores"),
     "another output": (plain, {"OUTPUT": "plant"}, "no output 'plant', only: dense"),
     "no classifier": (
         lambda: saved_function(lambda pixels: {"map": pixels}, None, *SIZE, 3),

@@ -135,7 +135,7 @@ def test_predict_says_what_a_bad_timeout_should_be(gateway, header):
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
 def test_classify_says_which_content_types_it_reads(gateway, kind):
     answer = gateway.post("/classify", data=b'{"url": "https://x/"}', content_type=kind)
-    assert "as JSON" in problem_in(answer, "unknown-content-type")
+    assert "as application/json" in problem_in(answer, "unknown-content-type")
 
 
 # Forms

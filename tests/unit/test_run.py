@@ -23,7 +23,7 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
     """The parameters of each conversion; the notebook is replaced by its last step."""
     calls = []
 
-    def execute(notebook: Path, parameters: dict, output: Path) -> None:
+    def execute(notebook: Path, parameters: dict, output: Path, **_: str) -> None:
         calls.append(parameters)
         (tmp_path / "draft").mkdir(exist_ok=True)
         folder = tmp_path / "models" / parameters["MODEL_NAME"]

@@ -84,9 +84,17 @@ def test_labels_are_separated_by_commas():
     assert len(sources.read_labels("starter", "")) == 10
 
 
-def test_a_model_of_ones_own_needs_labels():
-    with pytest.raises(TutorialError, match="LABELS=cat,dog"):
-        sources.read_labels("mine.h5", "")
+@pytest.mark.parametrize(
+    ("model", "labels", "words"),
+    [
+        ("mine.h5", "", "LABELS=cat,dog"),
+        ("starter", "cat,dog", "has its own labels"),
+        ("mine.h5", "nowhere.txt", "no file nowhere.txt: LABELS is"),
+    ],
+)
+def test_labels_that_are_missing_or_do_not_belong_to_the_model_are_refused(model, labels, words):
+    with pytest.raises(TutorialError, match=words):
+        sources.read_labels(model, labels)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +127,6 @@ def test_labels_may_be_the_only_column_of_a_table(tmp_path):
         ("labels.csv", b"0,cat\n1,dog\n", "write one name on each line"),
         ("labels.txt", b"cat,dog\n", "write one name on each line"),
         ("labels.txt", "café\nthé".encode("latin-1"), "save it as UTF-8"),
-        ("absent.json", None, "No such file"),
         ("labels.json", b"{", "Expecting"),
         ("labels.json", b'{"a": 1}', "not 0, 1, 2"),
         ("labels.json", b"1", "not iter"),
@@ -129,8 +136,7 @@ def test_labels_may_be_the_only_column_of_a_table(tmp_path):
 )
 def test_a_file_of_labels_that_cannot_be_read_is_named_with_the_reason(tmp_path, name, data, words):
     path = tmp_path / name
-    if data:
-        path.write_bytes(data)
+    path.write_bytes(data)
     with pytest.raises(TutorialError, match=rf"cannot read the labels in {path}: .*{words}"):
         sources.read_labels("mine.h5", str(path))
 
