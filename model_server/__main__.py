@@ -22,6 +22,7 @@ def main() -> None:
         except (OSError, OverflowError):
             fail(f"port {port} is in use at {flags.host}, or not allowed: set --{flag} or --host")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about GPUs where there are none
+    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each model has threads of its own
     sys.modules.setdefault("keras", None)  # not used here, and a third of TensorFlow's load time
 
     from model_server.server import serve

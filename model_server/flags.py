@@ -59,7 +59,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--runtime", choices=runtimes, default=runtimes[0], help="openvino is faster on CPUs")
     precisions = ("", "bfloat16")
     add("--mixed_precision", choices=precisions, default="", help="faster on CPUs with AMX only")
-    number("--tensorflow_intra_op_parallelism", default=0, help="threads an operation, 0: all (0)")
+    number("--tensorflow_intra_op_parallelism", help="threads an operation, 0: all (measured)")
     number("--tensorflow_inter_op_parallelism", default=0, help="operations at once, 0: all (0)")
 
     add("--host", default="0.0.0.0", help="address to listen on (0.0.0.0, all of the machine's)")

@@ -18,6 +18,7 @@ from model_server.grpc_services import create_server
 from model_server.repository import Repository
 from model_server.rest import RestServer, create_app
 from model_server.servable import Servable
+from model_server.tuning import choose_threads
 
 GRACE_SECONDS = 25  # for requests in flight when a signal ends the server
 
@@ -102,9 +103,10 @@ def engine(flags: argparse.Namespace) -> Callable[[Path], Engine]:
     threads = flags.tensorflow_intra_op_parallelism
     if flags.runtime == "tensorflow":
         at_once = flags.tensorflow_inter_op_parallelism
-        return partial(TensorFlowEngine, bfloat16=bfloat16, threads=threads, at_once=at_once)
+        load = partial(TensorFlowEngine, bfloat16=bfloat16, at_once=at_once)
+        return partial(choose_threads, load) if threads is None else partial(load, threads=threads)
     try:
         from model_server.engines.openvino import OpenVinoEngine
     except ModuleNotFoundError:
         fail("--runtime=openvino needs a package that is not installed: pip install openvino")
-    return partial(OpenVinoEngine, bfloat16=bfloat16, threads=threads)
+    return partial(OpenVinoEngine, bfloat16=bfloat16, threads=threads or 0)

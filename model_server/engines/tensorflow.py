@@ -24,15 +24,19 @@ class TensorFlowEngine:
     def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0, at_once: int = 0):
         """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
 
-        The first model fixes the threads of an operation and how many run `at_once`, for all models
-        (0: one per core). Raises tf.errors.OpError or what TensorFlow raises.
+        `threads` are those of an operation, `at_once` how many operations run side by side (0: one
+        per core). The first model fixes `threads` for all, unless TF_OVERRIDE_GLOBAL_THREADPOOL=1
+        is in the environment. Raises tf.errors.OpError or what TensorFlow raises.
         """
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
                 f"{path} has no saved_model.pb; is it the folder of a SavedModel?"
             )
         options = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=threads, inter_op_parallelism_threads=at_once
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=at_once,
+            # Not those of another model: they remember operations as prepared for its `threads`.
+            use_per_session_threads=True,
         )
         if bfloat16:
             rewriting = options.graph_options.rewrite_options

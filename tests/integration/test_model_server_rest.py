@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_server import monitoring, rest
+from model_server.tuning import available_cpus
 from tests import saved_models
 from tests.serving import SECONDS, client_of, predict_request, serving, started
 from tutorial.processes import free_port
@@ -290,6 +291,7 @@ def test_process_serves_both_ports_and_finishes_what_is_in_flight_at_sigterm(tmp
         log = process.stderr.read().splitlines()
         [loaded] = [line for line in log if "Loaded version 1 of scale" in line]
         assert loaded.endswith("warm-up requests: 1")
+        assert available_cpus() == 1 or "threads for an operation" in "".join(log)
         assert "Ending" in log[-1]
 
 
