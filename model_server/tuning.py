@@ -2,7 +2,7 @@
 
 The operations of a small model are too short to be shared: with one thread each, a server answers
 more requests, and each sooner. A large model makes a lone caller wait much longer then. So a model
-is loaded both ways, and its first warm-up request is timed. That takes a second or two.
+is loaded both ways, and its first warm-up request is timed. That takes about a second.
 """
 
 import logging
@@ -22,7 +22,7 @@ from model_server import tensors, warmup
 from model_server.engines import Engine
 from model_server.servable import Servable
 
-SECONDS = 0.3  # of each measurement
+SECONDS = 0.15  # of each measurement
 
 _log = logging.getLogger(__name__)
 

@@ -394,6 +394,7 @@ def served(tmp_path_factory) -> Callable:
     port = free_port()
     command = services.model_server_command(place, port)[:-2]
     command.append(f"--model_config_file={place / 'models.config'}")
+    command.append("--tensorflow_intra_op_parallelism=1")  # or each model is measured
 
     def find(name: str):
         if name in failed:

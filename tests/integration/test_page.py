@@ -329,7 +329,8 @@ def test_camera_photo_is_sent_and_escape_closes_the_camera(browser, gateway):
         expect(page.locator("#viewfinder")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.locator("#viewfinder")).to_be_hidden()
-        page.wait_for_function("!document.querySelector('video').srcObject")  # off again
+        is_off = "!document.querySelector('video').srcObject"
+        wait_until(lambda: page.evaluate(is_off), timeout=10, what="the camera to be off again")
         assert len(gateway.requests) == 1
 
 
