@@ -13,18 +13,21 @@ ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
 
 # Most tests wait for servers, so more workers than processors are right. Tests of one file, and
-# cells of one notebook, stay together.
+# cells of one notebook, stay together. The longest come first, so that none is left for the end.
 WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest
-PARALLEL = --numprocesses $(WORKERS) --dist loadfile
+PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A cell that builds images downloads TensorFlow first.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 1000
 
 # The first lesson makes the model that the others use. The one that trains a model takes half an
 # hour: tests/integration/test_train_notebook.py runs it with a few pictures.
 FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
-LESSONS := $(filter-out $(FIRST_LESSON) notebooks/in-depth/train-%, \
+LONG_LESSONS := $(wildcard $(addprefix notebooks/,in-depth/load-* in-depth/run-* in-depth/over* 05-*))
+LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) notebooks/in-depth/train-%, \
   $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
+LONG_TESTS := $(wildcard $(addprefix tests/integration/test_,train* own* chains* containers* site*))
+INTEGRATION := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard tests/integration/test_*.py))
 
 export PYTHONUNBUFFERED = 1
 
@@ -47,7 +50,7 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 	@$(PYTEST) $(NBVAL) $(PARALLEL) $(LESSONS)
 
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
-	@$(PYTEST) $(PARALLEL) -m "not serial" tests/integration
+	@$(PYTEST) $(PARALLEL) -m "not serial" $(INTEGRATION)
 	@$(PYTEST) -m serial tests/integration
 
 test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
