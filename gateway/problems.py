@@ -88,7 +88,7 @@ def failed_call(error: grpc.RpcError, *, was_ready: bool) -> str:
             return "model-unavailable"
         case grpc.StatusCode.NOT_FOUND if not was_ready:
             return "model-unavailable"
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # too long in the queue, or too large a message
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:  # a quota, or too large a message
             too_large = "message larger than max" in (error.details() or "")
             return "model-failed" if too_large else "model-unavailable"
         case _:
