@@ -6,6 +6,7 @@ group gets TERM, and KILL after GRACE seconds. Exits with the server's code.
 """
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -14,11 +15,15 @@ import sys
 import time
 
 INTERVAL = 0.05  # seconds between two looks at the server
+PR_SET_CHILD_SUBREAPER = 36  # of Linux, see prctl(2)
 
 
 def main(grace: float, command: list[str]) -> int:
     """Run `command` until it or its owner ends; return its exit code as a shell would."""
     signals: list[int] = []
+    with contextlib.suppress(AttributeError):  # not on macOS
+        # Become the parent of the server's orphans, as process 1 of a container may not reap them.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: signals.append(number))
     try:
@@ -41,7 +46,9 @@ def end_group(server: subprocess.Popen, grace: float) -> None:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 os.killpg(server.pid, 0)  # raises when the group is gone (macOS: only zombies left)
-                server.poll()
+                if server.poll() is not None:
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(-server.pid, os.WNOHANG)  # an orphan that has ended
                 time.sleep(0.02)
     server.wait()
 

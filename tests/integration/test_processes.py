@@ -139,7 +139,10 @@ def test_server_gets_environment_and_folder_and_no_input(tmp_path, monkeypatch):
 
 
 def test_start_server_shows_the_log_of_an_early_end(tmp_path):
-    code = "import sys; print('line', *range(100), sep='\\n'); sys.exit('no model at /nowhere')"
+    code = (
+        "import sys; print('line', *range(100), sep='\\n', flush=True);"
+        "sys.exit('no model at /nowhere')"
+    )
     log, command = tmp_path / "log", [sys.executable, "-c", code]
     with pytest.raises(TutorialError) as caught:
         start_server("the model server", command, ready=lambda: False, log=log)
