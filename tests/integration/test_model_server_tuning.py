@@ -11,6 +11,7 @@ from model_server import tuning
 from model_server.engines.tensorflow import TensorFlowEngine
 from tests import saved_models
 from tests.serving import predict_request
+from tutorial import TutorialError, tune
 
 
 class Slow(TensorFlowEngine):
@@ -88,3 +89,22 @@ def test_available_cpus_knows_the_limit_of_a_container(monkeypatch, text, expect
     monkeypatch.setattr(tuning.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(tuning.Path, "read_text", lambda _: text)
     assert tuning.available_cpus() == expected
+
+
+def test_tune_returns_what_the_model_server_chose(tmp_path):
+    saved_models.write_warmup(saved_models.save_scale(tmp_path / "scale/1"), predict_request())
+    threads, figures = tune.measure_threads(tmp_path / "scale")
+    assert threads in (1, tuning.available_cpus())
+    assert "requests/s" in figures
+
+
+def test_tune_says_that_a_model_without_a_warmup_cannot_be_measured(tmp_path):
+    saved_models.save_scale(tmp_path / "scale/1")
+    with pytest.raises(TutorialError, match="lesson 01 writes one"):
+        tune.measure_threads(tmp_path / "scale")
+
+
+@pytest.mark.parametrize("number", [0, 10_000])
+def test_tune_refuses_more_processors_than_there_are(number):
+    with pytest.raises(TutorialError, match=f"--cpus={number}: this machine has 1 to"):
+        tune.limit_cpus(number)
