@@ -81,7 +81,10 @@ def predict_pictures() -> tuple[Prediction, bool]:
         itemsize = next((each.input_dtype.itemsize for each in client.signatures), 4)
         held.add(pixels.size * itemsize)  # the bytes to send
         with stage("model"):
-            return model_client.predict(client, pixels, timeout=model_seconds(deadline)), several
+            prediction = model_client.predict(client, pixels, timeout=model_seconds(deadline))
+        for observe in current_app.extensions.get("observers", ()):
+            observe(files, pixels, prediction.scores)
+        return prediction, several
 
 
 @blueprint.post("/predict")
@@ -96,13 +99,10 @@ def predict() -> dict[str, float] | list[dict[str, float]]:
 def rank(scores: np.ndarray, contract: Contract) -> list[dict[str, Any]]:
     """Return one picture's labels with score and probability, the best label first.
 
-    `scores` has the shape (labels,). A softmax turns logits into probabilities.
+    `scores` has the shape (labels,).
     """
-    probabilities = scores
-    if contract.scores == "logits":
-        powers = np.exp(scores - scores.max(), dtype=np.float64)
-        probabilities = powers / powers.sum()
-    rows = zip(contract.labels, scores.tolist(), probabilities.tolist(), strict=True)
+    probabilities = contract.probabilities(scores).tolist()
+    rows = zip(contract.labels, scores.tolist(), probabilities, strict=True)
     return [
         {"label": label, "score": score, "probability": probability}
         for label, score, probability in sorted(rows, key=lambda row: -row[1])
@@ -114,7 +114,11 @@ def classify() -> dict[str, Any]:
     """Return ranked labels, the model that answered, and the seconds of each stage."""
     prediction, several = predict_pictures()
     contract = current_app.extensions["model"].contract
-    results = [{"predictions": rank(row, contract)} for row in prediction.scores]
+    results = []
+    for row in prediction.scores:
+        predictions = rank(row, contract)
+        unsure = predictions[0]["probability"] < current_app.config.get("UNSURE_BELOW", 0)
+        results.append({"predictions": predictions, "unsure": unsure})
     return {
         **({"results": results} if several else results[0]),
         "model": {"name": contract.model_name, "version": prediction.version},

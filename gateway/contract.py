@@ -61,3 +61,10 @@ class Contract:
             return scores
         first = np.zeros_like(scores) if self.scores == "logits" else 1 - scores
         return np.concatenate([first, scores], axis=1)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Return probabilities for scores of shape (…, labels): the softmax of logits."""
+        if self.scores != "logits":
+            return scores
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True), dtype=np.float64)
+        return powers / powers.sum(axis=-1, keepdims=True)

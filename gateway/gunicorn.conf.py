@@ -13,6 +13,7 @@ from gunicorn import glogging
 from gateway.contract import Contract
 from gateway.errors import ContractError
 from gateway.operations import logs
+from gateway.operations.reference import Reference
 from gateway.operations.settings import SettingsError, read_settings
 
 # NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
@@ -31,7 +32,8 @@ if stubs is None or (Path(stubs.origin).parent / "python").exists():
 
 try:
     settings = read_settings(os.environ)
-    Contract.read(settings["CONTRACT"])  # here: a worker would end with a traceback
+    # Here: a worker would end with a traceback.
+    Reference.beside(settings["CONTRACT"], Contract.read(settings["CONTRACT"]))
 except (SettingsError, ContractError) as error:
     sys.exit(f"gateway: {error}")
 

@@ -14,8 +14,10 @@ from gateway.app import create_app
 from gateway.errors import MAX_REQUEST
 from gateway.operations import tracing
 from gateway.operations.concurrency_limit import ConcurrencyLimit
+from gateway.operations.drift import DriftMetrics
 from gateway.operations.health import Readiness
 from gateway.operations.metrics import Metrics
+from gateway.operations.reference import Reference
 from gateway.operations.request_log import RequestLog
 from gateway.operations.settings import read_settings
 
@@ -34,6 +36,10 @@ def create_service(**settings: Any) -> Flask:
         tracing.start(app)  # first, so that refused requests have a trace, too
     app.extensions["metrics"] = metrics = Metrics()
     RequestLog(app, metrics)
+    contract = app.extensions["model"].contract
+    reference = Reference.beside(app.config["CONTRACT"], contract)
+    app.config["UNSURE_BELOW"] = reference.unsure_below
+    app.extensions["observers"] = [DriftMetrics(metrics.registry, contract, reference).observe]
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
     metrics.in_flight.set_function(lambda: limit.in_flight)
     app.before_request(check_body)

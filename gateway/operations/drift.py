@@ -1,0 +1,85 @@
+"""Count what pictures and answers look like, so that a change of the callers' pictures shows.
+
+Each picture counts once for each signal, in one bin. An alert compares the shares of the bins with
+those of a reference. Only these counts are kept.
+"""
+
+from bisect import bisect_left
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from gateway.contract import Contract
+from gateway.operations.reference import BOUNDS, MORE, Reference, bins
+
+SAMPLE = 40  # pixels of each row and column that brightness and contrast look at
+
+
+def entropy(probabilities: np.ndarray) -> float:
+    """Return the entropy of probabilities (labels,), from 0 for one sure label to 1."""
+    some = probabilities[probabilities > 0]
+    return float(-(some * np.log(some)).sum() / np.log(max(2, len(probabilities))))
+
+
+def describe_picture(data: bytes, pixels: np.ndarray) -> dict[str, float]:
+    """Return the signals of a picture: its file `data`, and its `pixels`, height x width x colours.
+
+    Colours that are transparent do not count.
+    """
+    step = max(1, min(pixels.shape[:2]) // SAMPLE)
+    sample = pixels[::step, ::step, :3]
+    with Image.open(BytesIO(data)) as image:
+        longer, shorter = max(image.size), min(image.size)
+    return {
+        "brightness": float(sample.mean()),
+        "contrast": float(sample.std()),
+        "longer_side": longer,
+        "aspect_ratio": longer / shorter,
+    }
+
+
+def find_bin(signal: str, value: float) -> str:
+    """Return the name of the bin of a value: its upper bound, which is part of it, or MORE."""
+    bounds = BOUNDS[signal]
+    index = bisect_left(bounds, value)
+    return str(bounds[index]) if index < len(bounds) else MORE
+
+
+class DriftMetrics:
+    """Hold the counts of one gateway, and the shares that its reference expects."""
+
+    def __init__(self, registry: CollectorRegistry, contract: Contract, ref: Reference) -> None:
+        """Start at zero, with a series for each bin: so Prometheus sees the first picture."""
+        names = ("signal", "bin")
+        counts = Counter("gateway_pictures", "Pictures answered", names, registry=registry)
+        self._counts = {
+            signal: {each: counts.labels(signal, each) for each in of_signal}
+            for signal, of_signal in bins(contract).items()
+        }
+        unsure = "Pictures whose best label is below the reference's unsure_below"
+        self._unsure = Counter("gateway_unsure_pictures", unsure, registry=registry)
+        self._contract, self._unsure_below = contract, ref.unsure_below
+        share = "Share of the reference's pictures"
+        expected = Gauge("gateway_expected_share", share, names, registry=registry)
+        for signal, shares in ref.shares.items():
+            for each, value in shares.items():
+                expected.labels(signal, each).set(value)
+
+    def observe(self, files: list[bytes], pixels: np.ndarray, scores: np.ndarray) -> None:
+        """Count pictures: their files, `pixels` (N, height, width, colours), `scores` (N, labels).
+
+        The entropy is left out where the scores of a picture do not sum to 1.
+        """
+        probabilities = self._contract.probabilities(scores)
+        for data, each, row in zip(files, pixels, probabilities, strict=True):
+            signals = describe_picture(data, each)
+            signals["top_probability"] = top = float(row.max())
+            if self._contract.scores != "independent":
+                signals["entropy"] = entropy(row)
+            self._counts["label"][self._contract.labels[row.argmax()]].inc()
+            for signal, value in signals.items():
+                self._counts[signal][find_bin(signal, value)].inc()
+            if top < self._unsure_below:
+                self._unsure.inc()
