@@ -11,6 +11,10 @@ $(foreach name,$(SETTINGS) DEST,$(eval run project: override export $(name) := $
 GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
+# What else is set on the command line is a mistake, as in MODLE=…
+UNKNOWN = $(filter-out $(SETTINGS) DEST PYTHON BIN %_PORT, \
+  $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+SAY_UNKNOWN = @$(if $(UNKNOWN),echo "make: unknown $(UNKNOWN): the settings are $(SETTINGS)"; exit 1)
 
 # Most tests wait for servers, so more workers than processors are right. Tests of one file, and
 # cells of one notebook, stay together. The longest come first, so that none is left for the end.
@@ -34,10 +38,12 @@ export PYTHONUNBUFFERED = 1
 .PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test podman-test contract lab notebooks export docs lint format lock help clean
 
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
+	$(SAY_UNKNOWN)
 	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
 	  --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
 project: $(READY)  ## write DEST, a repository of your own that serves MODEL
+	$(SAY_UNKNOWN)
 	@$(BIN)/python -m tutorial.project
 
 test: lint test-unit test-notebooks test-integration  ## everything: lint, unit tests, lessons, integration tests

@@ -267,8 +267,8 @@ def read_signature(
             f"{shape[1]} scores ({key})" for key, shape in shapes.items() if shape[1:]
         )
         raise TutorialError(
-            f"LABELS has {len(labels)} names, and the model gives {given}."
-            " Give LABELS as many names, or set OUTPUT to one of the outputs"
+            f"LABELS has {len(labels)} names, and the model gives {given}. Give LABELS as many"
+            f" names{', or set OUTPUT to one of the outputs' if len(shapes) > 1 else ''}"
         )
     shape = tuple(image.shape.as_list()[1:])
     width = shapes[fitting[0]][1]

@@ -151,6 +151,8 @@ def convert(model: str = "", **settings: str) -> str:
                     f" this is version {parameters['VERSION']}, which servers of {name} load."
                     " To serve both, set MODEL_NAME to another name"
                 )
+            elif versions(folder) and not done:
+                print(f"models/{name}: version {parameters['VERSION']} is made again")
             print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
             copy = record.with_suffix(".ipynb")
             execute(NOTEBOOK, parameters, copy, shutdown="immediate")
@@ -206,7 +208,7 @@ def why_not_ready(url: str) -> tuple[str, int] | None:
     if answer.ok:
         return None
     if reason.isupper():
-        return f"the model server is not ready ({reason})", TIMEOUT
+        return f"the model server is still loading the model ({reason})", TIMEOUT
     return f"the gateway cannot use the model: {reason}", PATIENCE
 
 

@@ -72,11 +72,15 @@ def model_format(path: Path) -> str:
                 f"{path} is an unpacked .keras file: set MODEL to the file it came from, or pack it"
                 f" again, (cd {path} && zip -r ../packed.keras .), and set MODEL to that"
             )
-        inner = sorted(str(each.parent) for each in path.glob("*/saved_model.pb"))
-        hint = f"set MODEL={' or MODEL='.join(inner)}" if inner else "set MODEL to a SavedModel"
+        inner = [each.parent for each in path.glob("*/saved_model.pb")]
+        inner += [*path.glob("*.keras"), *path.glob("*.h5")]
+        paths = " or MODEL=".join(sorted(map(str, inner)))
+        hint = f"set MODEL={paths}" if inner else "set MODEL to a SavedModel"
         raise TutorialError(f"{path} has no saved_model.pb: {hint}")
     if not path.exists():
-        raise TutorialError(f"there is no file {path}: give MODEL the path of a Keras file")
+        raise TutorialError(
+            f"there is no file {path.absolute()}: give MODEL the path of a Keras file"
+        )
     if path.name == "saved_model.pb":
         raise TutorialError(f"{path} is a part of a SavedModel: set MODEL={path.parent}")
     other = {".onnx": "an ONNX", ".pt": "a PyTorch", ".pth": "a PyTorch"}.get(path.suffix)

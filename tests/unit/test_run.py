@@ -167,6 +167,14 @@ def test_make_passes_settings_with_every_character(tmp_path, target):
     assert said == f"a b$c.keras|{AWKWARD}|../b c$d|"
 
 
+@pytest.mark.parametrize("setting", ["MODLE=a.h5", "model=a.h5"])
+def test_make_refuses_a_setting_that_it_does_not_know(setting):
+    made = ["-o", ".venv/.installed", "-o", "build/stubs/.made"]
+    done = subprocess.run(["make", *made, "run", setting], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode
+    assert f"unknown {setting.split('=')[0]}: the settings are MODEL LABELS" in done.stdout
+
+
 def test_the_command_takes_settings_from_the_environment(monkeypatch):
     asked = {}
 
@@ -218,8 +226,8 @@ def test_waiting_prints_each_reason_that_lasts_once(readyz, capsys, monkeypatch)
     run.wait_until_ready(servers(), "")
     assert capsys.readouterr().out.splitlines() == [
         "Not ready yet: the gateway does not answer",
-        "Not ready yet: the model server is not ready (UNAVAILABLE)",
-        "Not ready yet: the model server is not ready (NOT_FOUND)",
+        "Not ready yet: the model server is still loading the model (UNAVAILABLE)",
+        "Not ready yet: the model server is still loading the model (NOT_FOUND)",
     ]
 
 
@@ -227,7 +235,7 @@ def test_waiting_prints_each_reason_that_lasts_once(readyz, capsys, monkeypatch)
     ("limit", "reason", "words"),
     [
         ("PATIENCE", "3 labels want one", "gateway cannot use the model: 3 labels want one, for"),
-        ("TIMEOUT", "UNAVAILABLE", r"the model server is not ready \(UNAVAILABLE\), for"),
+        ("TIMEOUT", "UNAVAILABLE", r"the model server is still loading the model \(UNAVAILABLE\), for"),
     ],
 )
 def test_waiting_ends_with_the_reason(readyz, monkeypatch, limit, reason, words):

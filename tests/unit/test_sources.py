@@ -50,6 +50,7 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         ("m.h5", lambda path: write(path, b"not a model"), "cannot be read as a Keras model"),
         ("empty", lambda path: path.mkdir(), "has no saved_model.pb"),
         ("versions", lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/versions/2$"),
+        ("m", lambda path: write(path / "a.keras"), "set MODEL=.*/m/a.keras$"),
         ("m/saved_model.pb", write, "part of a SavedModel: set MODEL=.*/m$"),
         ("m.onnx", write, "an ONNX file: .*serves Keras models"),
         ("m.pt", write, "a PyTorch file: .*serves Keras models"),
