@@ -88,11 +88,19 @@ def take_contract(model_folder: Path) -> None:
 
     A copy, because kustomize reads no file outside its own folder.
     """
-    shutil.copyfile(model_folder / "contract.json", CONTRACT)
+    copy_contract(model_folder, CONTRACT.parent)
     text = MODELS_CONFIG.read_text()
     text = re.sub(r'(?<=name: ")[^"]*', model_folder.name, text)
     text = re.sub(r'(?<=base_path: "/models/)[^"]*', model_folder.name, text)
     MODELS_CONFIG.write_text(text)
+
+
+def copy_contract(model_folder: Path, folder: Path) -> None:
+    """Copy a model's contract.json and reference.json to `folder`; an absent reference is empty."""
+    shutil.copyfile(model_folder / "contract.json", folder / "contract.json")
+    reference = model_folder / "reference.json"
+    text = reference.read_text(encoding="utf-8") if reference.exists() else "{}\n"
+    (folder / "reference.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def publish(
     """Copy the SavedModel `draft` to `folder`/`version` and write contract.json beside it.
 
     The hash of `source`, the model's file, goes into the version, so that `next_version` knows it.
+    A reference beside that file, NAME.reference.json, becomes reference.json beside the contract.
     A version of that number is replaced. The copy gets its name only when it is complete, so a
     server that watches the folder never sees half a version. Returns the version's folder.
     """
@@ -36,6 +37,9 @@ def publish(
             os.replace(final, unfinished / "old")
         os.replace(unfinished / "new", final)
         os.replace(unfinished / "contract.json", folder / "contract.json")
+        if source and (reference := source.with_suffix(".reference.json")).exists():
+            shutil.copyfile(reference, unfinished / "reference.json")
+            os.replace(unfinished / "reference.json", folder / "reference.json")
     return final
 
 

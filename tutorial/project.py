@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tutorial import ROOT, TutorialError, one_line_errors
+from tutorial.kubernetes import copy_contract
 from tutorial.model_folder import versions
 from tutorial.run import convert, settings_parser
 
@@ -105,7 +106,7 @@ def write(folder: Path, model: Path) -> None:
         new = Path(unfinished, folder.name)
         version = str(versions(model)[-1])
         shutil.copytree(model / version, new / "models" / model.name / version)
-        shutil.copyfile(model / "contract.json", new / "models" / model.name / "contract.json")
+        copy_contract(model, new / "models" / model.name)
         words = {"clothing": folder.name, "starter": model.name}
         for path, text in texts().items():
             for pattern, replacement in EDITS.items():
@@ -113,7 +114,7 @@ def write(folder: Path, model: Path) -> None:
             text = re.sub(r"\b(clothing|starter)\b", lambda word: words[word[0]], text)
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             (new / path).write_text(text, encoding="utf-8")
-        shutil.copyfile(model / "contract.json", new / "k8s/base/contract.json")
+        copy_contract(model, new / "k8s/base")
         os.replace(new, folder)
 
 

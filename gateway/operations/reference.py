@@ -44,7 +44,8 @@ class Reference:
             return cls()
         try:
             found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            if {signal: list(each) for signal, each in found.shares.items()} != bins(contract):
+            names = {signal: list(each) for signal, each in found.shares.items()}
+            if names and names != bins(contract):
                 raise ValueError("its signals, bins or labels are not this gateway's")
             shares = [share for each in found.shares.values() for share in each.values()]
             if not all(0 <= share <= 1 for share in [*shares, found.unsure_below]):
@@ -52,6 +53,6 @@ class Reference:
             return found
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ContractError(
-                f"cannot use {path}: {error}; `python -m tutorial.reference` writes a good one."
-                " Without the file, the gateway runs, too"
+                f"cannot use {path}: {error}. Write it again with"
+                " `python -m gateway.operations.measure_reference`, or delete it"
             ) from error

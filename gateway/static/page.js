@@ -249,7 +249,7 @@ function clear() {
 
 function showAnswer(answer, milliseconds) {
   const ranked = answer.predictions;
-  status.textContent = inWords(ranked);
+  status.textContent = inWords(ranked, answer.unsure);
   showBars(find("#best"), ranked.slice(0, BARS_SHOWN));
   const rest = ranked.slice(BARS_SHOWN);
   others.hidden = rest.length === 0;
@@ -302,8 +302,10 @@ function showBars(list, ranked) {
 }
 
 /** The best label; the second as well where the model itself is in doubt. */
-function inWords([first, second]) {
-  const words = `This looks like: ${first.label} (${percent(first.probability)})`;
+function inWords([first, second], unsure) {
+  const best = `${first.label} (${percent(first.probability)})`;
+  if (unsure) return `Not sure: perhaps none of the labels. The best guess: ${best}`;
+  const words = `This looks like: ${best}`;
   if (first.probability >= 0.5 || !second) return words;
   return `${words}, perhaps ${second.label} (${percent(second.probability)})`;
 }

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from gateway.operations.settings import read_settings
-from tutorial import TutorialError, kubernetes, services
+from tutorial import ROOT, TutorialError, kubernetes, services
 from tutorial.kubernetes import K8S, find
 
 # Upstream maintains the last three; 1.34, the oldest that README.md promises, is still to be met in
@@ -78,11 +78,14 @@ def test_all_objects_are_valid(version, schemas_read_once):
     objects = {json.dumps(each, sort_keys=True): each for each in everything}
     assert len(objects) > 30
     for each in objects.values():
-        if each["kind"] != "PodMonitor":
+        if each["kind"] not in ("PodMonitor", "PrometheusRule"):
             assert kubernetes_validate.validate(each, version, strict=True) == version
             continue
-        # Kubernetes does not know this kind. It is the operator's.
+        # Kubernetes does not know these kinds. They are the operator's.
         assert each["apiVersion"] == "monitoring.coreos.com/v1"
+        if each["kind"] == "PrometheusRule":
+            assert each["spec"] == yaml.safe_load((ROOT / "compose/drift.yml").read_text())
+            continue
         assert each["spec"].keys() == {"selector", "podMetricsEndpoints"}
         for endpoint in each["spec"]["podMetricsEndpoints"]:
             assert endpoint.keys() == {"port", "path", "interval"}
@@ -169,8 +172,8 @@ def test_gateways_find_model_and_contract_and_take_their_settings(choice):
             assert pod.environment["GATEWAY_MODEL_ADDRESS"] == f"model:{port}"
             [volume] = [each for each in pod.spec["volumes"] if each["name"] == "contract"]
             [mount] = [m for m in pod.container["volumeMounts"] if m["name"] == "contract"]
-            [file] = maps[volume["configMap"]["name"]]
-            assert pod.environment["GATEWAY_CONTRACT"] == f"{mount['mountPath']}/{file}"
+            assert set(maps[volume["configMap"]["name"]]) == {"contract.json", "reference.json"}
+            assert pod.environment["GATEWAY_CONTRACT"] == f"{mount['mountPath']}/contract.json"
             contract = {"GATEWAY_CONTRACT": str(kubernetes.CONTRACT)}  # which is mounted there
             settings = read_settings(pod.environment | contract)
             assert settings["BIND"] == f"0.0.0.0:{pod.ports['http']}"
@@ -336,6 +339,10 @@ def test_take_contract_puts_another_model_into_the_manifests(tmp_path, monkeypat
     kubernetes.take_contract(folder)
     assert_canary_names_the_contracts_model()
     assert kubernetes.CONTRACT.read_text() == '{"model_name": "animals"}\n'
+    assert (tmp_path / "reference.json").read_text() == "{}\n"
+    (folder / "reference.json").write_text('{"pictures": 7}')
+    kubernetes.take_contract(folder)
+    assert (tmp_path / "reference.json").read_text() == '{"pictures": 7}'
 
 
 # The files themselves: the menu, the tags

@@ -72,7 +72,9 @@ def test_project_has_its_own_names(texts):
 
 
 def test_project_has_the_newest_version_and_the_contract(folder, texts):
-    assert {path.name for path in (folder / "models/pets").iterdir()} == {"10", "contract.json"}
+    names = {path.name for path in (folder / "models/pets").iterdir()}
+    assert names == {"10", "contract.json", "reference.json"}
+    assert texts["k8s/base/reference.json"] == "{}\n"
     assert json.loads(texts["models/pets/contract.json"]) == CONTRACT
     assert json.loads(texts["k8s/base/contract.json"]) == CONTRACT
 

@@ -235,7 +235,11 @@ def test_waiting_prints_each_reason_that_lasts_once(readyz, capsys, monkeypatch)
     ("limit", "reason", "words"),
     [
         ("PATIENCE", "3 labels want one", "gateway cannot use the model: 3 labels want one, for"),
-        ("TIMEOUT", "UNAVAILABLE", r"the model server is still loading the model \(UNAVAILABLE\), for"),
+        (
+            "TIMEOUT",
+            "UNAVAILABLE",
+            r"the model server is still loading the model \(UNAVAILABLE\), for",
+        ),
     ],
 )
 def test_waiting_ends_with_the_reason(readyz, monkeypatch, limit, reason, words):
