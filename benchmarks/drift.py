@@ -7,79 +7,48 @@ makes the reference. The others go through the gateway as they are, and changed.
 things that are none of the labels.
 """
 
-import io
-import math
 import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
-import requests
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 
 from benchmarks.common import parser, run
 from gateway.contract import Contract
 from gateway.operations import measure_reference
-from gateway.operations.reference import bins
-from tutorial import ROOT, services
+from tutorial import ROOT, drift, services
 from tutorial.processes import free_ports
 
-MODEL = ROOT / "models/starter"
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "as they are": lambda photo: photo,
-    "darkened": lambda photo: ImageEnhance.Brightness(photo).enhance(0.4),
-    "rotated": lambda photo: photo.rotate(90, expand=True),
-    "blurred": lambda photo: photo.filter(ImageFilter.GaussianBlur(max(photo.size) / 60)),
-}
+CONTRACT = ROOT / "models/starter/contract.json"
 
 
-def divergence(live: dict[str, float], expected: dict[str, float]) -> float:
-    """Return the Jensen-Shannon divergence of two distributions, in bits."""
-    total = 0.0
-    for name, share in expected.items():
-        middle = (live[name] + share) / 2
-        total += sum(each * math.log2(each / middle) for each in (live[name], share) if each) / 2
-    return total
-
-
-def measure_reference_of(photos: list[Path], contract: Contract, gateway: str, admin: str) -> dict:
+def reference_of(photos: list[Path], urls: tuple[str, str]) -> dict:
     """Return what `gateway.operations.measure_reference` writes for these photos."""
     with tempfile.TemporaryDirectory() as name:
         for path in photos:
             (folder := Path(name, path.parent.name)).mkdir(exist_ok=True)
             shutil.copy(path, folder)
-        return measure_reference.measure(Path(name), contract, gateway, admin)
+        return measure_reference.measure(Path(name), Contract.read(CONTRACT), *urls)
 
 
-def send(
-    photos: list[Path], change: Callable, reference: dict, gateway: str, admin: str
-) -> dict[str, object]:
-    """Send changed photos; return what the gateway counted, and how many answers were right."""
-    before, right, unsure = measure_reference.read_counts(admin), 0, 0
-    for path in photos:
-        with Image.open(path) as photo:
-            change(photo.convert("RGB")).save(file := io.BytesIO(), "JPEG", quality=90)
-        answer = requests.post(f"{gateway}/classify", files={"file": file.getvalue()}, timeout=30)
-        best = answer.json()["predictions"][0]
-        right += best["label"] == path.parent.name
-        unsure += best["probability"] < reference["unsure_below"]
-    after = measure_reference.read_counts(admin)
-    counts = {
-        signal: {name: after[signal, name] - before[signal, name] for name in expected}
-        for signal, expected in reference["shares"].items()
-    }
+def measure(photos: list[Path], change: Callable, reference: dict, urls: tuple[str, str]) -> dict:
+    """Send changed photos; return what the gateway counted, and what its answers were worth."""
+    pictures = ((path.parent.name, change(Image.open(path).convert("RGB"))) for path in photos)
+    counts, answers = drift.send(pictures, *urls)
+    found = drift.divergences(counts, reference["shares"])
+    below = reference["unsure_below"]
     return {
-        "pictures": len(photos),
-        "right": round(right / len(photos), 3),
-        "unsure": round(unsure / len(photos), 3),
-        "divergence": {
-            signal: round(divergence({k: v / len(photos) for k, v in each.items()}, expected), 3)
-            for (signal, expected), each in zip(
-                reference["shares"].items(), counts.values(), strict=True
-            )
+        "pictures": len(answers),
+        "right": round(mean(each.label == each.best for each in answers), 3),
+        "unsure": round(mean(each.probability < below for each in answers), 3),
+        "divergence": {signal: round(value, 3) for signal, value in found.items()},
+        "counts": {
+            signal: {name: counts[signal, name] for name in shares}
+            for signal, shares in reference["shares"].items()
         },
-        "counts": counts,
     }
 
 
@@ -90,29 +59,23 @@ def main() -> None:
     options.add_argument("--others", type=Path, help="a folder of pictures of other things")
     options = options.parse_args()
     photos = sorted(options.photos.glob("*/*"))
-    contract = Contract.read(MODEL / "contract.json")
     model_port, port, admin_port = free_ports(3)
-    command = services.model_server_command(MODEL, model_port)
+    command = services.model_server_command(CONTRACT.parent, model_port)
     urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+    ports = {"admin_port": admin_port, "model_port": model_port}
     with (
         services.start_model_server("drift-model", command, model_port),
-        services.start_gateway(
-            port,
-            admin_port=admin_port,
-            model_port=model_port,
-            contract=MODEL / "contract.json",
-            name="drift-gateway",
-        ),
+        services.start_gateway(port, contract=CONTRACT, name="drift-gateway", **ports),
     ):
-        reference = measure_reference_of(photos[::2], contract, *urls)
+        reference = reference_of(photos[::2], urls)
+        changes = {"as they are": lambda photo: photo} | drift.CHANGES
         steps = {
-            name: partial(send, photos[1::2], change, reference, *urls)
-            for name, change in CHANGES.items()
+            name: partial(measure, photos[1::2], change, reference, urls)
+            for name, change in changes.items()
         }
         if options.others:
             others = sorted(options.others.glob("*"))
-            unchanged = CHANGES["as they are"]
-            steps["other things"] = lambda: send(others, unchanged, reference, *urls) | {"right": 0}
+            steps["other things"] = partial(measure, others, lambda it: it, reference, urls)
         run(steps, options, reference=reference)
 
 

@@ -52,6 +52,7 @@ def classification(scores: dict[str, float], logits: bool = True) -> dict:
             {"label": label, "score": scores[label], "probability": powers[label] / whole}
             for label in ranked
         ],
+        "unsure": False,
         "model": {"name": "starter", "version": 7},
         "seconds": {"decode": 0.004, "model": 1.2},
     }
@@ -539,6 +540,12 @@ def test_probabilities_are_shown_as_they_are(page, gateway, photo):
     drop_file(page, photo)
     expect_answer(page, "This looks like: dog (45%), perhaps cat (40%)")
     assert bars(page) == [("dog", "45.0%"), ("cat", "40.0%"), ("eel", "15.0%")]
+
+
+def test_an_unsure_answer_is_said_to_be_a_guess(page, gateway, photo):
+    gateway.answer = ANSWER | {"unsure": True}
+    drop_file(page, photo)
+    expect_answer(page, "Not sure: perhaps none of the labels. The best guess: pants (94%)")
 
 
 def test_many_labels_show_the_ten_best_first(page, gateway, photo):
