@@ -41,9 +41,7 @@ def main() -> None:
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     unfinished.replace(path)
-    print(
-        f"{path}: {found['pictures']} pictures; an answer below {found['unsure_below']} is unsure"
-    )
+    print(f"{path}: {found['pictures']} pictures; unsure below {found['unsure_below']}")
     print("Start the gateway again, so that it reads the file")
 
 

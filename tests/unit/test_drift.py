@@ -121,10 +121,14 @@ def test_classify_says_unsure_below_the_references_probability(
     reference = contract_file.with_name("reference.json")
     reference.write_text(json.dumps({"unsure_below": unsure_below}))
     client = create_service(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
-    one = client.post("/classify", data={"file": (BytesIO(jpeg()), "a.jpg")}).json
-    two = client.post("/classify", data={"file": [(BytesIO(jpeg()), "a.jpg")] * 2}).json
+
+    def ask(count):
+        files = [(BytesIO(jpeg()), "a.jpg") for _ in range(count)]
+        return client.post("/classify", data={"file": files}).json
+
+    answers = [ask(1), *ask(2)["results"]]
     reference.unlink()
-    assert [one["unsure"], *(each["unsure"] for each in two["results"])] == [unsure] * 3
+    assert [answer["unsure"] for answer in answers] == [unsure] * 3
 
 
 class Direct:

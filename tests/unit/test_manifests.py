@@ -345,6 +345,11 @@ def test_take_contract_puts_another_model_into_the_manifests(tmp_path, monkeypat
     assert (tmp_path / "reference.json").read_text() == '{"pictures": 7}'
 
 
+def test_reference_of_the_manifests_is_the_starters():
+    starters = services.ROOT / "starter/starter.reference.json"
+    assert (K8S / "base/reference.json").read_text() == starters.read_text()
+
+
 # The files themselves: the menu, the tags
 
 

@@ -29,6 +29,15 @@ def test_publish_writes_the_contract_beside_the_version(draft, tmp_path):
     assert json.loads((folder / "contract.json").read_text(encoding="utf-8"))["labels"] == ["ä"]
 
 
+def test_publish_takes_the_reference_that_is_beside_the_models_file(draft, tmp_path):
+    source = tmp_path / "mine.h5"
+    source.write_text("weights")
+    (tmp_path / "mine.reference.json").write_text('{"pictures": 3}')
+    folder = publish(draft, tmp_path / "models/mine", 1, {}, source).parent
+    assert names(folder) == ["1", "contract.json", "reference.json"]
+    assert (folder / "reference.json").read_text() == '{"pictures": 3}'
+
+
 def test_publish_replaces_one_version_and_keeps_others(draft, tmp_path):
     folder = tmp_path / "mine"
     publish(draft, folder, 1, {})
