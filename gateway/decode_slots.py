@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from gateway.deadline import Deadline
-from gateway.errors import BusyError
+from gateway.errors import BusyError, DeadlineError
 from gateway.picture_limits import max_pixels
 
 MAX_WAIT = 2.0  # seconds for a free slot
@@ -25,10 +25,10 @@ class DecodeSlots:
     def take(self, number: int, deadline: Deadline) -> Iterator[None]:
         """Hold `number` slots.
 
-        Raises BusyError if they are not free within MAX_WAIT seconds, and DeadlineError if the
-        request's deadline comes first.
+        Raises BusyError if they are not free within MAX_WAIT seconds, DeadlineError if the
+        request's deadline comes first, and CallerLeftError.
         """
-        wait, me = deadline.within(MAX_WAIT).remaining(), object()
+        patience, me = deadline.within(MAX_WAIT), object()
 
         def my_turn() -> bool:
             return self._queue[0] is me and self._free >= number
@@ -36,10 +36,13 @@ class DecodeSlots:
         with self._changed:
             self._queue.append(me)
             try:
-                if not self._changed.wait_for(my_turn, wait):
-                    deadline.remaining()
-                    raise BusyError("too many pictures are being decoded")
+                for seconds in patience.waits():
+                    if self._changed.wait_for(my_turn, seconds):
+                        break
                 self._free -= number
+            except DeadlineError as error:
+                deadline.remaining()
+                raise BusyError("too many pictures are being decoded") from error
             finally:
                 self._queue.remove(me)
                 self._changed.notify_all()  # there may be a slot for the next one

@@ -61,5 +61,9 @@ class DeadlineError(TimeoutError):
     """Report that the time for a request is up."""
 
 
+class CallerLeftError(Exception):
+    """Report that the caller closed the connection before the answer."""
+
+
 class ModelMismatchError(Exception):
     """Report that the contract and the served model do not fit together."""

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
@@ -109,7 +110,9 @@ def resolve(origin: Origin, deadline: Deadline) -> list[str]:
         raise RemoteError(*LOOKUP_FAILED)
     threading.Thread(target=look_up, name="lookup", daemon=True).start()
     try:
-        return [entry[4][0] for entry in found.result(deadline.remaining())]
+        for seconds in deadline.waits():
+            with suppress(TimeoutError):
+                return [entry[4][0] for entry in found.result(seconds)]
     except TimeoutError as error:
         raise RemoteError(*LOOKUP_FAILED) from error
     except (OSError, ValueError) as error:
@@ -173,8 +176,10 @@ class TimedStream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:
         """Read what has arrived, at most as much as `buffer` holds."""
-        self._sock.settimeout(self._deadline.remaining())
-        return self._sock.recv_into(buffer)
+        for seconds in self._deadline.waits():
+            self._sock.settimeout(seconds)
+            with suppress(TimeoutError):
+                return self._sock.recv_into(buffer)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """Return a file to read the response from."""
@@ -250,6 +255,7 @@ def fetch(
     timeout: float = 5.0,
     user_agent: str = USER_AGENT,
     count: Callable[[int], None] = lambda number: None,
+    caller_left: Callable[[], bool] = lambda: False,
 ) -> bytes:
     """Download a picture file of at most MAX_BYTES, within `timeout` seconds, DNS included.
 
@@ -259,11 +265,12 @@ def fetch(
         timeout: seconds for all of it.
         user_agent: how the gateway introduces itself; some servers want a contact in it.
         count: called with the number of bytes of each piece; may raise to end the download.
+        caller_left: returns whether nobody wants the file any more.
 
     Raises ImageError, with a message for the client, if the URL is blocked, does not answer in
-    time, or does not lead to a file that can be used.
+    time, or does not lead to a file that can be used; CallerLeftError.
     """
-    deadline = Deadline.after(timeout)
+    deadline = Deadline.after(timeout, caller_left=caller_left)
     try:
         for _ in range(1 + MAX_REDIRECTS):
             origin, path = split(url)

@@ -1,9 +1,11 @@
 """Read a prediction request: its deadline and its picture files."""
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from math import inf
 from shutil import copyfileobj
@@ -35,7 +37,24 @@ def requested_deadline() -> Deadline:
         seconds = 0
     if not seconds > 0:
         abort(400, "the header Request-Timeout wants seconds, more than 0, as in 2.5")
-    return Deadline.after(min(seconds, most))
+    return Deadline.after(min(seconds, most), caller_left=caller_left())
+
+
+def caller_left() -> Callable[[], bool]:
+    """Return a function that says whether the current request's caller has left."""
+    return partial(has_left, request.environ.get("gunicorn.socket"))
+
+
+def has_left(connection: socket.socket | None) -> bool:
+    """Return whether the other side has closed a connection; without one, False."""
+    if connection is None:  # not under gunicorn
+        return False
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def stages() -> dict[str, float]:
@@ -89,7 +108,8 @@ def fetch_all(urls: list[str], deadline: Deadline, held: HeldBytes) -> list[byte
             count(0)  # begin no download when there is nothing left
             timeout = deadline.within(FETCH_SECONDS).remaining()
             try:
-                return fetch(url, timeout=timeout, count=count, **settings)
+                left = deadline.caller_left
+                return fetch(url, timeout=timeout, count=count, caller_left=left, **settings)
             except ImageError:
                 deadline.remaining()  # if the request's time is up, answer that instead
                 raise

@@ -18,6 +18,7 @@ from gateway.errors import (
     TOO_LARGE,
     BlockedError,
     BusyError,
+    CallerLeftError,
     DeadlineError,
     ImageError,
     ModelMismatchError,
@@ -50,6 +51,7 @@ KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and m
         UnsupportedMediaType, 415, "This is not a type of content that is read"
     ),
     "bad-request": Kind(BadRequest, 400, "This is not a request that the service takes"),
+    "caller-left": Kind(CallerLeftError, 499, "The connection was closed before the answer"),
     "busy": Kind(BusyError, 503, "There is too much to do at the moment"),
     "out-of-time": Kind(DeadlineError, 504, "The time for this request is up"),
     "model-unavailable": Kind(grpc.RpcError, 503, "The model is not available now"),
@@ -62,6 +64,8 @@ DETAILS = {  # where the exception's own message is not for the client
     "model-unavailable": "the model is not available now: try again in a moment",
     "model-failed": "the model could not handle the request",
 }
+
+GAVE_UP = ("caller-left", "out-of-time")  # nobody waits for the answer any more
 
 
 def kind_of(error: Exception) -> str:

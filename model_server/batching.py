@@ -19,8 +19,10 @@ from model_server.config import BatchingParameters
 from model_server.engines import Feeds
 
 _TOO_LATE = "the request's time was over while it waited in the queue"
+_LEFT = "the caller left while the request waited in the queue"
 
 Run = Callable[[Feeds, list[str], float], list[np.ndarray]]
+Left = Callable[[], bool]  # whether the caller has left
 
 
 @dataclass(eq=False)
@@ -32,6 +34,7 @@ class _Request:
     rows: int
     since: float  # as time.monotonic() counts
     timeout: float
+    left: Left
     turn: threading.Event = field(default_factory=threading.Event)  # it is answered, or leads
     leads: bool = False  # its thread runs the next batch
     outputs: list[np.ndarray] = field(default_factory=list)
@@ -64,8 +67,13 @@ class Batcher:
         self._led = False  # whether the first of them gathers a batch
         self._running = 0  # batches
 
-    def run(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
-        """Do what the model's `run` does, together with other calls. Raises tf.errors.OpError."""
+    def run(
+        self, feeds: Feeds, fetches: list[str], timeout: float, left: Left = lambda: False
+    ) -> list[np.ndarray]:
+        """Do what the model's `run` does, together with other calls. Raises tf.errors.OpError.
+
+        A request whose caller has left when a batch is gathered is not run.
+        """
         rows = _count_rows(feeds)
         if not rows:
             return self._run_model(feeds, fetches, timeout)
@@ -73,7 +81,7 @@ class Batcher:
             raise errors.InvalidArgument(
                 f"the request has {rows} rows; max_batch_size is {self._parameters.max_batch_size}"
             )
-        request = _Request(feeds, fetches, rows, time.monotonic(), timeout)
+        request = _Request(feeds, fetches, rows, time.monotonic(), timeout, left)
         with self._changed:
             if rows + self._rows_waiting() > self._most_rows:
                 raise errors.Unavailable("the queue of requests that wait for a batch is full")
@@ -111,7 +119,8 @@ class Batcher:
             self._running += 1
             self._appoint_leader()
         try:
-            self._run_together(batch)
+            if batch:
+                self._run_together(batch)
         except Exception as error:
             if not isinstance(error, tf.errors.OpError):
                 error = errors.Internal(f"{type(error).__name__}: {error}")
@@ -125,18 +134,26 @@ class Batcher:
 
     def _gather(self) -> list[_Request]:
         """Wait until a batch is full or its time has come; take it out of the queue."""
-        first, room = self._waiting[0], self._parameters.max_batch_size
-        start = first.since + self._parameters.batch_timeout_micros / 1e6
+        room = self._parameters.max_batch_size
+        start = self._waiting[0].since + self._parameters.batch_timeout_micros / 1e6
         self._changed.wait_for(lambda: self._rows_waiting() >= room, start - time.monotonic())
-        kind, batch = first.kind(), []
+        self._dismiss()
+        batch: list[_Request] = []
         for request in self._waiting:
-            if request.kind() == kind:
+            if request.kind() == self._waiting[0].kind():
                 if request.rows > room:
                     break
                 room -= request.rows
                 batch.append(request)
         self._waiting = [request for request in self._waiting if request not in batch]
         return batch
+
+    def _dismiss(self) -> None:
+        """End the requests in the queue whose callers have left."""
+        for request in [request for request in self._waiting if request.left()]:
+            self._waiting.remove(request)
+            request.error = errors.Cancelled(_LEFT)
+            request.turn.set()
 
     def _run_together(self, batch: list[_Request]) -> None:
         left = max(request.seconds_left() for request in batch)

@@ -8,6 +8,7 @@ import tensorflow as tf
 InvalidArgument = partial(tf.errors.InvalidArgumentError, None, None)
 NotFound = partial(tf.errors.NotFoundError, None, None)
 FailedPrecondition = partial(tf.errors.FailedPreconditionError, None, None)
+Cancelled = partial(tf.errors.CancelledError, None, None)
 Internal = partial(tf.errors.InternalError, None, None)
 DeadlineExceeded = partial(tf.errors.DeadlineExceededError, None, None)
 Unavailable = partial(tf.errors.UnavailableError, None, None)

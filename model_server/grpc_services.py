@@ -99,13 +99,14 @@ class ModelServer(
 
     @_with_status
     def Predict(self, request, context):
-        """Run a signature on the request's inputs, until the caller's deadline."""
+        """Run a signature on the request's inputs, while the caller waits."""
         spec = request.model_spec
         with (
             monitoring.request(spec.name, "Predict", "GRPC"),
             self._repository.lease(spec) as (version, servable),
         ):
-            response = servable.predict(request, context.time_remaining())
+            time_left = context.time_remaining()
+            response = servable.predict(request, time_left, lambda: not context.is_active())
         response.model_spec.version.value = version
         return response
 

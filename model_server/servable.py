@@ -9,7 +9,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from model_server import errors, monitoring, tensors
-from model_server.batching import Batcher
+from model_server.batching import Batcher, Left
 from model_server.config import BatchingParameters
 from model_server.engines import Engine, Feeds
 
@@ -24,7 +24,7 @@ class Servable:
         """Take over the engine: `close` closes it."""
         self.signatures = engine.signatures
         self._engine = engine
-        self._batcher = Batcher(self._run_alone, batching) if batching else None
+        self._run = Batcher(self._run_alone, batching).run if batching else self._run_alone
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""
@@ -38,8 +38,13 @@ class Servable:
             raise errors.FailedPrecondition(f'there is no signature "{name}"; there are {known}')
         return self.signatures.signature_def[name]
 
-    def predict(self, request: PredictRequest, timeout: float = math.inf) -> PredictResponse:
-        """Answer a PredictRequest within `timeout` seconds; leave the version out."""
+    def predict(
+        self, request: PredictRequest, timeout: float = math.inf, left: Left = lambda: False
+    ) -> PredictResponse:
+        """Answer a PredictRequest within `timeout` seconds; leave the version out.
+
+        `left` returns whether the caller has left, who then needs no answer.
+        """
         signature = self.signature(request.model_spec.signature_name)
         arrays = {}
         for alias, proto in request.inputs.items():
@@ -54,7 +59,8 @@ class Servable:
         response.model_spec.signature_name = (
             request.model_spec.signature_name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
         )
-        for alias, array in self.run(signature, arrays, request.output_filter, timeout).items():
+        outputs = self.run(signature, arrays, request.output_filter, timeout, left)
+        for alias, array in outputs.items():
             response.outputs[alias].CopyFrom(tensors.write(array))
         return response
 
@@ -64,6 +70,7 @@ class Servable:
         inputs: Mapping[str, np.ndarray],
         outputs: Collection[str] = (),
         timeout: float = math.inf,
+        left: Left = lambda: False,
     ) -> dict[str, np.ndarray]:
         """Run a signature on its inputs; return the named outputs, or all where none is named."""
         check_inputs(signature, inputs)
@@ -75,15 +82,19 @@ class Servable:
         if len(set(outputs)) < len(outputs):
             raise errors.InvalidArgument(f"an output is named twice: {', '.join(outputs)}")
         outputs = list(outputs) or list(signature.outputs)
-        run = self._batcher.run if self._batcher else self._run_alone
-        arrays = run(
+        if left():
+            raise errors.Cancelled("the caller left while the request waited for a thread")
+        arrays = self._run(
             {signature.inputs[alias].name: array for alias, array in inputs.items()},
             [signature.outputs[alias].name for alias in outputs],
             timeout,
+            left,
         )
         return dict(zip(outputs, arrays, strict=True))
 
-    def _run_alone(self, feeds: Feeds, fetches: list[str], timeout: float) -> list[np.ndarray]:
+    def _run_alone(
+        self, feeds: Feeds, fetches: list[str], timeout: float, _: Left = lambda: False
+    ) -> list[np.ndarray]:
         with monitoring.graph_run():
             return self._engine.run(feeds, fetches, timeout)
 

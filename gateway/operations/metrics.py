@@ -25,9 +25,20 @@ class Metrics:
         counter = partial(Counter, registry=registry)
         histogram = partial(Histogram, buckets=BUCKETS, registry=registry)
         self.in_flight = Gauge("gateway_in_flight", "Requests being handled", registry=registry)
+        self.limit = Gauge(
+            "gateway_limit", "Requests that may be handled at once", registry=registry
+        )
         self.requests = counter("gateway_requests", "Requests answered", ("path", "status"))
         self.rejected = counter(
             "gateway_rejected", "Requests without the answer wanted", ("reason",)
+        )
+        self.cancelled = counter(
+            "gateway_cancelled", "Requests that ended at a stage, unanswered", ("stage", "reason")
+        )
+        self.cancelled_seconds = counter(
+            "gateway_cancelled_seconds",
+            "Seconds of their stages: wasted before that; saved, if the rest had been average",
+            ("work",),
         )
         self.request_seconds = histogram(
             "gateway_request_seconds",

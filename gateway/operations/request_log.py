@@ -5,6 +5,7 @@ import time
 
 from flask import Flask, Response, g, request
 
+from gateway.operations.cancellation import CancelledWork
 from gateway.operations.logs import choose_id, request_id
 from gateway.operations.metrics import Metrics
 
@@ -16,7 +17,7 @@ class RequestLog:
 
     def __init__(self, app: Flask, metrics: Metrics) -> None:
         """Add the log to `app`; other hooks come after it."""
-        self._metrics = metrics
+        self._metrics, self._cancelled = metrics, CancelledWork(metrics)
         self._paths = {rule.rule for rule in app.url_map.iter_rules() if not rule.arguments}
         app.before_request(self._begin)
         app.after_request(self._log_at_the_end)
@@ -49,7 +50,9 @@ class RequestLog:
             "stages": {stage: round(took, 4) for stage, took in stages.items()},
             "caller": environ.get("REMOTE_ADDR"),
         }
-        if reason := environ.get("gateway.reason"):
+        reason = environ.get("gateway.reason", "")
+        self._cancelled.count(stages, reason)
+        if reason:
             self._metrics.rejected.labels(reason).inc()
             fields["reason"] = reason
         log.info("%(method)s %(path)s %(status)s", fields, extra={"fields": fields})

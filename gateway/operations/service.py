@@ -13,6 +13,7 @@ from gateway import model_client, problems
 from gateway.app import create_app
 from gateway.errors import MAX_REQUEST
 from gateway.operations import tracing
+from gateway.operations.cancellation import CancellableChannel
 from gateway.operations.concurrency_limit import ConcurrencyLimit
 from gateway.operations.drift import DriftMetrics
 from gateway.operations.health import Readiness
@@ -32,22 +33,25 @@ def create_service(**settings: Any) -> Flask:
     ContractError for a contract that cannot be used.
     """
     app = create_app(**settings)
+    client = app.extensions["model"]
+    client.channel = CancellableChannel(client.channel)
     if tracing.wanted(os.environ):
         tracing.start(app)  # first, so that refused requests have a trace, too
     app.extensions["metrics"] = metrics = Metrics()
     RequestLog(app, metrics)
-    contract = app.extensions["model"].contract
-    reference = Reference.beside(app.config["CONTRACT"], contract)
+    reference = Reference.beside(app.config["CONTRACT"], client.contract)
     app.config["UNSURE_BELOW"] = reference.unsure_below
-    app.extensions["observers"] = [DriftMetrics(metrics.registry, contract, reference).observe]
+    app.extensions["observers"] = [
+        DriftMetrics(metrics.registry, client.contract, reference).observe
+    ]
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
     metrics.in_flight.set_function(lambda: limit.in_flight)
+    metrics.limit.set_function(lambda: limit.limit)
     app.before_request(check_body)
     app.after_request(finish_answer)
     app.register_error_handler(ParseException, answer_malformed_body)
     if n := app.config["PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)
-    client = app.extensions["model"]
     app.extensions["readiness"] = Readiness(
         lambda: model_client.describe(client, timeout=CHECK_SECONDS),
         of=f"the model at {app.config['MODEL_ADDRESS']}",

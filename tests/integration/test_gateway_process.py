@@ -3,8 +3,10 @@
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 from PIL import Image
 
 from tests.pictures import encoded
@@ -69,6 +71,22 @@ def test_refusals_are_problems_and_every_line_of_the_log_is_json(start_gateway):
     log = [json.loads(line) for line in gateway.server.log.read_text().splitlines()]
     assert any("Corrupt EXIF" in line["message"] for line in log)
     assert not any("exception" in line for line in log)
+
+
+def test_request_ends_when_its_caller_leaves(start_gateway, fake_model):
+    fake_model[0].delay = 1
+    gateway = start_gateway()
+    with ThreadPoolExecutor() as callers:
+        staying = callers.submit(gateway.predict)
+        wait_until(lambda: fake_model[0].requests, timeout=5, what="the model to be busy")
+        with pytest.raises(requests.Timeout):
+            gateway.predict(timeout=0.2)
+        left = 'gateway_cancelled_total{reason="caller-left",stage="model"}'
+        wait_until(lambda: gateway.metric(left) == 1, timeout=5, what="the gateway to notice")
+        assert gateway.metric("gateway_in_flight") == 1
+        assert gateway.metric("gateway_limit") < 38
+        assert staying.result().status_code == 200
+    assert gateway.metric('gateway_requests_total{path="/predict",status="499"}') == 1
 
 
 def test_silent_connections_keep_nobody_waiting(start_gateway):

@@ -137,6 +137,34 @@ def test_batches_run_at_once_on_as_many_threads_as_told(model):
         assert [output.item() for output in outputs.result()] == [0, 2, 4, 6, 8, 10]
 
 
+@pytest.mark.parametrize("left", [{1}, {2, 4}, {1, 2, 3, 4, 5}])
+def test_no_batch_runs_for_callers_who_left(model, left):
+    """Number 0 runs, the others wait; the first of them would lead the next batch."""
+    model.go_on.clear()
+    batcher, gone = batching(model, num_batch_threads=1, batch_timeout_micros=0), threading.Event()
+
+    def ask(number):
+        def has_left():
+            return gone.is_set() and number in left
+
+        try:
+            return batcher.run({"x": row(number)}, ["y"], SECONDS, has_left)[0].item()
+        except tf.errors.CancelledError:
+            return "cancelled"
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(ask, 0)]
+        soon(lambda: model.batches)
+        for number in range(1, 6):
+            calls.append(pool.submit(ask, number))
+            soon(lambda number=number: batcher._rows_waiting() == number)
+        gone.set()
+        model.go_on.set()
+        answers = [call.result(SECONDS) for call in calls]
+    assert answers == ["cancelled" if n in left else 2 * n for n in range(6)]
+    assert sorted(np.concatenate(model.batches).ravel()) == sorted(set(range(6)) - left)
+
+
 def test_error_reaches_those_who_ran_together(batcher):
     outputs = together(batcher, row(-1), row(1), row(1, 2))
     messages = [getattr(output, "message", None) for output in outputs]

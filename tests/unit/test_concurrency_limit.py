@@ -1,10 +1,10 @@
-"""gateway/operations/concurrency_limit: more than the limit is refused at once."""
+"""gateway/operations/concurrency_limit: more than the limit is refused at once. It adapts."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flask import Flask
+from flask import Flask, request
 
 from gateway.errors import BusyError
 from gateway.operations.concurrency_limit import ConcurrencyLimit
@@ -44,3 +44,35 @@ def test_limit_refuses_further_requests_until_an_answer_has_ended():
     assert limit.in_flight == 1  # the client has not read its answer yet
     unread.close()
     assert limit.in_flight == 0
+
+
+def outcomes(app, path: str, times: int) -> None:
+    for _ in range(times):
+        app.test_client().get(path, buffered=True)
+
+
+def test_limit_falls_when_callers_give_up_and_rises_with_answers():
+    app = Flask(__name__)
+    limit = ConcurrencyLimit(app, most=10)
+
+    @app.get("/<reason>/<stage>")
+    def end(reason, stage):
+        request.environ |= {"gateway.reason": reason, "gateway.stages": {stage: 0.1}}
+        return "", 400
+
+    @app.get("/")
+    def answer():
+        return "done"
+
+    for path in ("/bad-picture/decode", "/busy/decode", "/caller-left/fetch"):
+        outcomes(app, path, 50)
+    assert limit.limit == 10  # no sign of a queue that is too long
+    outcomes(app, "/caller-left/decode", 10)
+    fallen = limit.limit
+    assert 5 < fallen < 7
+    outcomes(app, "/out-of-time/decode", 100)
+    assert limit.limit == 2
+    outcomes(app, "/", 50)
+    assert 5 < limit.limit < 10
+    outcomes(app, "/", 200)
+    assert limit.limit == 10

@@ -1,5 +1,6 @@
 """gateway/decode_slots: threads take turns. How long they wait: test_app, test_problems."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from gateway import decode_slots, images
 from gateway.deadline import Deadline
 from gateway.decode_slots import DecodeSlots, slots_needed
-from gateway.errors import BusyError
+from gateway.errors import BusyError, CallerLeftError
 from tests.pictures import encoded
 from tutorial.processes import wait_until
 
@@ -47,6 +48,25 @@ def test_take_serves_first_who_came_first():
             assert served == []
         wait_for_queue(0)
     assert served == [2, 1]
+
+
+def test_take_ends_when_the_caller_leaves():
+    slots, left = DecodeSlots(1), threading.Event()
+    leaving = Deadline.after(3600, caller_left=left.is_set)
+
+    def take(deadline):
+        with slots.take(1, deadline):
+            return "taken"
+
+    with ThreadPoolExecutor() as pool:
+        with slots.take(1, SOON):
+            first = pool.submit(take, leaving)
+            wait_until(lambda: len(slots._queue) == 1, timeout=5, interval=0.01, what="a thread")
+            second = pool.submit(take, SOON)
+            left.set()
+            with pytest.raises(CallerLeftError):
+                first.result(5)
+        assert second.result(5) == "taken"
 
 
 @pytest.mark.parametrize(("side", "needed"), [(3535, 1), (3536, 2)])

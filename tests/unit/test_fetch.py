@@ -18,7 +18,7 @@ from unittest import mock
 import pytest
 
 from gateway import fetch as module
-from gateway.errors import MAX_BYTES, BlockedError, ImageError
+from gateway.errors import MAX_BYTES, BlockedError, CallerLeftError, ImageError
 from gateway.fetch import Origin, fetch, is_public, read_origins, split
 from tutorial.hostile import answering, dripping, tcp_server
 from tutorial.processes import wait_until
@@ -472,6 +472,19 @@ def test_fetch_leaves_a_slow_name_server_on_time_and_others_are_looked_up(opened
         thread.join()
     with refused("unreachable-address"):
         fetch("http://quick.example/")
+
+
+def test_fetch_ends_when_the_caller_leaves():
+    """The server takes the request and sends nothing."""
+    begun = time.monotonic()
+    with tcp_server(lambda _: time.sleep(2)) as port, pytest.raises(CallerLeftError):
+        address = f"http://127.0.0.1:{port}/"
+        fetch(
+            address,
+            allowed_origins=read_origins(address),
+            caller_left=lambda: time.monotonic() > begun + 0.2,
+        )
+    assert time.monotonic() - begun < 1.5
 
 
 # TLS

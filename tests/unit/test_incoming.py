@@ -14,7 +14,7 @@ from werkzeug.test import EnvironBuilder
 
 from gateway.errors import MAX_BYTES, MAX_HELD, MAX_JSON, BlockedError, BusyError
 from gateway.held_bytes import HeldBytes
-from gateway.incoming import MAX_FETCHES, uploaded_files
+from gateway.incoming import MAX_FETCHES, has_left, uploaded_files
 from tests.app_client import files, problem_in
 from tests.pictures import png
 from tutorial.hostile import dripping, tcp_server
@@ -24,6 +24,29 @@ from tutorial.hostile import dripping, tcp_server
 def test_predict_reads_a_picture_as_the_body(gateway, kind):
     answer = gateway.post("/predict", data=png("blue"), content_type=kind)
     assert answer.json == {"red": 0.0, "green": 0.0, "blue": 255.0}
+
+
+def test_caller_has_left_when_it_closes_the_connection():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not has_left(ours)
+        theirs.sendall(b"the next request")
+        assert not has_left(ours)
+        assert ours.recv(100) == b"the next request"  # has_left has taken none of it
+        theirs.close()
+        assert has_left(ours)
+    assert not has_left(None)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/classify"])
+def test_request_ends_early_when_its_caller_has_left(gateway, fake_model, path):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    environ = {"gunicorn.socket": ours}
+    answer = gateway.post(path, data=png(), content_type="image/png", environ_overrides=environ)
+    ours.close()
+    assert answer.status_code == 499
+    assert not fake_model[0].requests
 
 
 # URLs
