@@ -58,7 +58,7 @@ def main() -> None:
         print(f"Starting the model server and the gateway for {name}", flush=True)
         with start(name, **ports) as servers:
             wait_until_ready(servers, f"http://127.0.0.1:{ports['admin_port']}/readyz")
-            welcome(ports["gateway_port"], servers.log)
+            welcome(ports["gateway_port"], servers.log, name)
             while servers.running and not signals:
                 time.sleep(0.2)
         if not signals:
@@ -144,7 +144,6 @@ def convert(model: str = "", **settings: str) -> str:
         parameters["VERSION"] = next_version(folder, source)
         done = record.exists() and record.read_text() == fingerprint(source, labels, parameters)
         if not done or parameters["VERSION"] not in versions(folder):
-            record.unlink(missing_ok=True)
             if versions(folder) and parameters["VERSION"] not in versions(folder):
                 print(
                     f"models/{name} was made from another file, or from this one before it changed:"
@@ -162,7 +161,8 @@ def convert(model: str = "", **settings: str) -> str:
 
 def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) -> str:
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
-    contract = ROOT / "models" / parameters["MODEL_NAME"] / "contract.json"
+    folder = ROOT / "models" / parameters["MODEL_NAME"]
+    contract, saved = folder / "contract.json", folder / str(parameters["VERSION"])
     files = (NOTEBOOK, ROOT / "tutorial/convert.py", ROOT / "tutorial/read_model.py")
     code = [path.read_bytes() for path in files]
     facts = {
@@ -171,6 +171,7 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
         "source": source_hash(source),
         "code": hashlib.sha256(b"".join(code)).hexdigest(),
         "contract": contract.read_text() if contract.exists() else None,
+        "saved": saved.stat().st_mtime_ns if saved.exists() else None,
     }
     return json.dumps(facts, indent=1)
 
@@ -244,7 +245,7 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
     )
 
 
-def welcome(gateway_port: int, log: Path) -> None:
+def welcome(gateway_port: int, log: Path, name: str) -> None:
     """Print the address of the page, a command that works when pasted, and its answer."""
     base = f"http://127.0.0.1:{gateway_port}"
     with open(ROOT / SAMPLE, "rb") as picture:
@@ -258,6 +259,8 @@ def welcome(gateway_port: int, log: Path) -> None:
         print(f"    {label:12} {score:7.2f}")
     if len(ranked) > SHOWN:
         print(f"    and {len(ranked) - SHOWN} more")
+    if name != "starter":
+        print(f"\n  {SAMPLE.name} belongs to the starter model: send a picture of your own.")
     print(f"\n  Logs are in {log.relative_to(ROOT)}. Ctrl-C ends everything.", flush=True)
 
 

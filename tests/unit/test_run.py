@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import h5py
 import pytest
@@ -60,6 +61,18 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     write_model(path, 1)  # it must be served again, and servers serve the highest
     run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
+
+
+def test_convert_forgets_no_result_when_the_next_conversion_fails(tmp_path, converted, monkeypatch):
+    path = tmp_path / "pets.h5"
+    write_model(path, 1)
+    run.convert(str(path), labels="cat,dog")
+    with monkeypatch.context() as failing:
+        failing.setattr(run, "execute", mock.Mock(side_effect=TutorialError("told to fail")))
+        with pytest.raises(TutorialError):
+            run.convert(str(path), labels="cat,dog,fox")
+    run.convert(str(path), labels="cat,dog")
+    assert len(converted) == 1
 
 
 def test_convert_says_when_another_file_has_the_name(tmp_path, converted, capsys):
@@ -270,10 +283,11 @@ def test_waiting_ends_with_the_server_that_ended(readyz, tmp_path):
 def test_welcome_prints_the_best_ten_of_many_labels(monkeypatch, capsys):
     scores = {f"label{number}": number / 1000 for number in range(1000)}
     monkeypatch.setattr(requests, "post", lambda *_, **__: Answer(scores))
-    run.welcome(9696, ROOT / "build/logs/run-9696.log")
+    run.welcome(9696, ROOT / "build/logs/run-9696.log", "birds")
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines() if "label" in line] == [
         f"label{number}" for number in range(999, 989, -1)
     ]
     assert "and 990 more" in said
-    assert len(said.splitlines()) < 24
+    assert "a picture of your own" in said
+    assert len(said.splitlines()) <= 24
