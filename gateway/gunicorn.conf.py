@@ -8,6 +8,12 @@ import socket
 import sys
 from pathlib import Path
 
+# NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# glibc reads it at the first lookup: an unanswered one ends with its request, and frees its thread.
+os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are not JSON; calls say what failed
+
 from gunicorn import glogging
 
 from gateway.contract import Contract
@@ -16,11 +22,6 @@ from gateway.operations import logs
 from gateway.operations.reference import Reference
 from gateway.operations.settings import SettingsError, read_settings
 
-# NumPy reads it when it loads. The gateway multiplies no matrices, and each thread costs memory.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# glibc reads it at the first lookup: an unanswered one ends with its request, and frees its thread.
-os.environ.setdefault("RES_OPTIONS", "timeout:2 attempts:2")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines are not JSON; calls say what failed
 logging.captureWarnings(True)  # Pillow warns about some files
 
 stubs = importlib.util.find_spec("tensorflow")

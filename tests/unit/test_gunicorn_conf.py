@@ -26,6 +26,22 @@ def test_gunicorn_takes_fewer_connections_than_descriptors_and_trusts_no_caller(
     assert re.search(r"^forwarded_allow_ips += \[\]$", done.stdout, re.MULTILINE)
 
 
+def test_numpy_starts_no_threads_in_the_gateway(contract_file):
+    code = (
+        "import psutil, runpy; runpy.run_path('gateway/gunicorn.conf.py');"
+        " import numpy; print(psutil.Process().num_threads())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
