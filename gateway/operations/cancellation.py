@@ -22,8 +22,8 @@ KEPT = 0.99  # of an average, at each new value
 class CancellableChannel:
     """Wrap a channel: a call of it ends when the caller of the current request leaves.
 
-    A call that can be cancelled costs gRPC 0.2 ms more. So one that is alone cannot be: nobody
-    waits behind it.
+    A call that can be cancelled costs gRPC 0.2 ms more. So one that is alone cannot be: no other
+    call waits behind it.
     """
 
     def __init__(self, channel: Callable[[], grpc.Channel]) -> None:
