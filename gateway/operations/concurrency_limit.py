@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 from gateway.errors import BusyError
 from gateway.problems import GAVE_UP
 
-SHRINK = 0.95  # what a caller who gave up leaves of the limit
+SHRINK = 0.9  # what a caller who gave up leaves of the limit
 GROW = 0.5  # by how much as many answers as the limit raise it
 FEWEST = 2  # the lowest limit
 

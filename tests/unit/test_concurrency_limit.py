@@ -67,7 +67,7 @@ def test_limit_falls_when_callers_give_up_and_rises_with_answers():
     for path in ("/bad-picture/decode", "/busy/decode", "/caller-left/fetch"):
         outcomes(app, path, 50)
     assert limit.limit == 10  # no sign of a queue that is too long
-    outcomes(app, "/caller-left/decode", 10)
+    outcomes(app, "/caller-left/decode", 5)
     fallen = limit.limit
     assert 5 < fallen < 7
     outcomes(app, "/out-of-time/decode", 100)
