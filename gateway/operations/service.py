@@ -17,6 +17,7 @@ from gateway.operations.concurrency_limit import ConcurrencyLimit
 from gateway.operations.drift import DriftMetrics
 from gateway.operations.health import Readiness
 from gateway.operations.metrics import Metrics
+from gateway.operations.model_wait import check_unless_away, hold_request
 from gateway.operations.reference import Reference
 from gateway.operations.request_log import RequestLog
 from gateway.operations.settings import read_settings
@@ -43,13 +44,15 @@ def create_service(**settings: Any) -> Flask:
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
     metrics.in_flight.set_function(lambda: limit.in_flight)
     app.before_request(check_body)
+    if app.config["MODEL_WAIT"]:
+        app.before_request(hold_request)
     app.after_request(finish_answer)
     app.register_error_handler(ParseException, answer_malformed_body)
     if n := app.config["PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)
-    client = app.extensions["model"]
+    check = check_unless_away if app.config["MODEL_WAIT"] else model_client.describe
     app.extensions["readiness"] = Readiness(
-        lambda: model_client.describe(client, timeout=CHECK_SECONDS),
+        lambda: check(app.extensions["model"], timeout=CHECK_SECONDS),
         of=f"the model at {app.config['MODEL_ADDRESS']}",
     )
     return app
