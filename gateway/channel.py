@@ -5,6 +5,8 @@ import threading
 
 import grpc
 
+from gateway.deadline import Deadline
+
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     # A server whose queue is full answers UNAVAILABLE, too. After 50 refusals calls are not tried
@@ -24,6 +26,7 @@ SERVICE_CONFIG = {
         }
     ],
 }
+LOOK_AGAIN = 2.0  # seconds
 MAX_MESSAGE = 64 * 2**20  # bytes; 32 photos are 34 MB
 CHANNEL_OPTIONS = {
     "grpc.service_config": json.dumps(SERVICE_CONFIG),
@@ -53,11 +56,11 @@ def open_channel(address: str) -> grpc.Channel:
     return grpc.insecure_channel(target, options=list(CHANNEL_OPTIONS.items()))
 
 
-def is_connected(channel: grpc.Channel) -> bool:
-    """Return whether a server is connected now. Takes 50 ms if there is none."""
+def is_connected(channel: grpc.Channel, *, within: float = 0.05) -> bool:
+    """Return whether a server is connected, now or `within` seconds."""
     ready = grpc.channel_ready_future(channel)
     try:
-        ready.result(timeout=0.05)
+        ready.result(timeout=within)
     except grpc.FutureTimeoutError:
         return False
     finally:
@@ -79,3 +82,14 @@ class LazyChannel:
             if self._channel is None:
                 self._channel = open_channel(self._address)
             return self._channel
+
+    def wait(self, deadline: Deadline) -> None:
+        """Return when a server is connected. Raises as `deadline.remaining`.
+
+        A channel that finds no address asks DNS again later and later, up to two minutes. So this
+        opens a new channel every LOOK_AGAIN seconds.
+        """
+        while not is_connected(channel := self(), within=min(LOOK_AGAIN, deadline.remaining())):
+            with self._lock:
+                if self._channel is channel:  # no other thread has opened a new one
+                    self._channel = open_channel(self._address)

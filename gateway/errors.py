@@ -57,6 +57,10 @@ class BusyError(Exception):
     """Report that the gateway has no capacity left for this request."""
 
 
+class NoModelError(Exception):
+    """Report that a request has waited for a model server, and none came."""
+
+
 class DeadlineError(TimeoutError):
     """Report that the time for a request is up."""
 

@@ -73,7 +73,7 @@ def on_starting(arbiter):
 
 def post_fork(arbiter, worker):
     """Give a new worker its time limit and the second port."""
-    worker.patience = settings["REQUEST_TIMEOUT"]
+    worker.patience = settings["MODEL_WAIT"] + settings["REQUEST_TIMEOUT"]
     worker.admin = arbiter.admin
 
 

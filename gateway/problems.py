@@ -22,6 +22,7 @@ from gateway.errors import (
     DeadlineError,
     ImageError,
     ModelMismatchError,
+    NoModelError,
     RemoteError,
 )
 
@@ -32,11 +33,11 @@ class Kind(NamedTuple):
     """Describe one kind of error for clients, logs and metrics; clients can fix those below 500."""
 
     raised: type[Exception]  # an error is of the first kind that fits it
-    status: int  # with 503, the client is asked to try again after RETRY_AFTER seconds
+    status: int
     title: str
+    retry_after: int = 1  # seconds after which the client is asked to try again, if `status` is 503
 
 
-RETRY_AFTER = 1  # seconds
 KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and metrics is NAME
     "blocked-address": Kind(BlockedError, 400, "This is not an address that is fetched"),
     "slow-address": Kind(RemoteError, 400, "The server at this address is too slow"),
@@ -55,6 +56,7 @@ KINDS = {  # by name: the problem's type is /docs#NAME, the reason in logs and m
     "busy": Kind(BusyError, 503, "There is too much to do at the moment"),
     "out-of-time": Kind(DeadlineError, 504, "The time for this request is up"),
     "model-unavailable": Kind(grpc.RpcError, 503, "The model is not available now"),
+    "no-model": Kind(NoModelError, 503, "No model server runs now", retry_after=10),
     "model-failed": Kind(ModelMismatchError, 502, "The model could not handle the request"),
 }
 DETAILS = {  # where the exception's own message is not for the client
@@ -62,6 +64,7 @@ DETAILS = {  # where the exception's own message is not for the client
     "busy": "the gateway has too much to do: try again in a moment",
     "out-of-time": "there was no answer in time: try again, or allow more time",
     "model-unavailable": "the model is not available now: try again in a moment",
+    "no-model": "no model server runs now: one may be starting, so try again in ten seconds",
     "model-failed": "the model could not handle the request",
 }
 
@@ -118,7 +121,7 @@ def answer_error(error: Exception) -> Response:
     }
     if isinstance(error, ImageError) and error.index is not None:
         body["index"] = error.index
-    headers = {"Retry-After": str(RETRY_AFTER)} if kind.status == 503 else None
+    headers = {"Retry-After": str(kind.retry_after)} if kind.status == 503 else None
     return Response(
         json.dumps(body) + "\n", kind.status, headers, mimetype="application/problem+json"
     )

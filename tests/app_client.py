@@ -15,7 +15,9 @@ def problem_in(answer, name: str) -> str:
     kind = KINDS[name]
     assert answer.status_code == kind.status
     assert answer.mimetype == "application/problem+json"
-    assert answer.headers.get("Retry-After") == ("1" if kind.status == 503 else None)
+    assert answer.headers.get("Retry-After") == (
+        str(kind.retry_after) if kind.status == 503 else None
+    )
     assert answer.json.keys() - {"index"} == {"type", "title", "status", "detail"}
     assert answer.json["type"] == f"/docs#{name}"
     assert answer.json["status"] == kind.status

@@ -15,7 +15,7 @@ from gateway.incoming import caller_left
 from gateway.operations.metrics import Metrics
 from gateway.problems import GAVE_UP
 
-STAGES = ("fetch", "decode", "model")  # in the order of a request
+STAGES = ("wait", "fetch", "decode", "model")  # in the order of a request
 KEPT = 0.99  # of an average, at each new value
 
 

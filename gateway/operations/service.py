@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, request
@@ -18,6 +19,7 @@ from gateway.operations.concurrency_limit import ConcurrencyLimit
 from gateway.operations.drift import DriftMetrics
 from gateway.operations.health import Readiness
 from gateway.operations.metrics import Metrics
+from gateway.operations.model_wait import check_unless_away, hold_request
 from gateway.operations.reference import Reference
 from gateway.operations.request_log import RequestLog
 from gateway.operations.settings import read_settings
@@ -34,7 +36,7 @@ def create_service(**settings: Any) -> Flask:
     """
     app = create_app(**settings)
     client = app.extensions["model"]
-    client.channel = CancellableChannel(client.channel)
+    channel, client.channel = client.channel, CancellableChannel(client.channel)
     if tracing.wanted(os.environ):
         tracing.start(app)  # first, so that refused requests have a trace, too
     app.extensions["metrics"] = metrics = Metrics()
@@ -48,12 +50,15 @@ def create_service(**settings: Any) -> Flask:
     metrics.in_flight.set_function(lambda: limit.in_flight)
     metrics.limit.set_function(lambda: limit.limit)
     app.before_request(check_body)
+    if app.config["MODEL_WAIT"]:
+        app.before_request(partial(hold_request, channel))
     app.after_request(finish_answer)
     app.register_error_handler(ParseException, answer_malformed_body)
     if n := app.config["PROXIES"]:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n, x_prefix=n)
+    check = check_unless_away if app.config["MODEL_WAIT"] else model_client.describe
     app.extensions["readiness"] = Readiness(
-        lambda: model_client.describe(client, timeout=CHECK_SECONDS),
+        lambda: check(client, timeout=CHECK_SECONDS),
         of=f"the model at {app.config['MODEL_ADDRESS']}",
     )
     return app

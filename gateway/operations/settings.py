@@ -87,6 +87,13 @@ SETTINGS = {
         lambda seconds: 0 < seconds < inf,
         SECONDS,
     ),
+    "MODEL_WAIT": Setting(
+        0.0,
+        "seconds that a request waits before that where no model server runs, as when the model is"
+        " scaled to zero; with 0 the gateway is not ready then",
+        lambda seconds: 0 <= seconds < inf,
+        "seconds, or 0 for no wait",
+    ),
     "ALLOWED_ORIGINS": Setting(
         "",
         "where it may fetch pictures in addition to the public internet, for development:"

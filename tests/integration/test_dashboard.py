@@ -1,4 +1,4 @@
-"""Every metric that the dashboard asks for is one that a running server gives."""
+"""Every metric that the dashboard and KEDA ask for is one that a running server gives."""
 
 import json
 import re
@@ -8,12 +8,14 @@ import subprocess
 import pytest
 import requests
 
-from tutorial import services
+from tutorial import kubernetes, services
 from tutorial.processes import free_ports
 
 DASHBOARD = services.ROOT / "k8s/components/monitoring/dashboard.json"
 PANELS = json.loads(DASHBOARD.read_text())["panels"]
 QUERIES = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
+SCALED = kubernetes.find(kubernetes.render_with("keda"), "ScaledObject", "model")
+QUERIES += [trigger["metadata"]["query"] for trigger in SCALED["spec"]["triggers"]]
 METRIC = re.compile(r"(:tensorflow:[\w:]+|gateway_\w+|process_\w+)")
 # This project's model server cannot measure its queue: it is inside TensorFlow's batcher.
 TENSORFLOW_SERVING_ONLY = {":tensorflow:serving:batching_session:queuing_latency"}
@@ -21,7 +23,7 @@ TENSORFLOW_SERVING_ONLY = {":tensorflow:serving:batching_session:queuing_latency
 
 def asked(*prefixes: str) -> set[str]:
     names = {name for query in QUERIES for name in METRIC.findall(query)}
-    return {name.removesuffix("_bucket") for name in names if name.startswith(prefixes)}
+    return {re.sub("_(bucket|sum)$", "", name) for name in names if name.startswith(prefixes)}
 
 
 def given(text: str) -> set[str]:

@@ -15,7 +15,8 @@ import pytest
 
 from tests.gateway_process import GatewayProcess
 from tests.model_process import ModelProcess
-from tests.pictures import TEAL
+from tests.pictures import TEAL, encoded, noise
+from tutorial.processes import wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
@@ -27,10 +28,10 @@ def start(start_gateway) -> Iterator:
     """Return a function that starts some models and a gateway before them: (gateway, models)."""
     with ExitStack() as stack:
 
-        def start(replicas: int) -> tuple[GatewayProcess, list[ModelProcess]]:
+        def start(replicas: int, **settings: object) -> tuple[GatewayProcess, list[ModelProcess]]:
             models = [stack.enter_context(ModelProcess()) for _ in range(replicas)]
             addresses = ",".join(f"127.0.0.1:{model.port}" for model in models)
-            return start_gateway(model_address=f"ipv4:///{addresses}"), models
+            return start_gateway(model_address=f"ipv4:///{addresses}", **settings), models
 
         yield start
 
@@ -136,3 +137,24 @@ def test_gateway_avoids_a_frozen_model_before_long(start):
     assert last <= 15
     assert {answer.status for answer in failures} <= {503, 504}
     assert ask(gateway).status == 200
+
+
+def test_gateway_holds_requests_until_a_model_that_was_scaled_to_zero_is_back(start):
+    gateway, [model] = start(1, model_wait=6, threads=8)
+    model.kill()
+    with ThreadPoolExecutor(6) as pool:
+        held = [pool.submit(ask, gateway) for _ in range(6)]
+        wait_until(lambda: gateway.metric("gateway_in_flight") == 6, timeout=2, what="requests")
+        assert gateway.predict().status_code == 503  # at once: six are as many as it holds
+        model.load()
+        time.sleep(2)
+        assert gateway.admin("/livez").status_code == gateway.admin("/readyz").status_code == 200
+        assert gateway.metric("gateway_in_flight") == 6
+        model.start()
+        begun = time.monotonic()
+        assert [answer.result().status for answer in held] == [200] * 6
+    assert time.monotonic() - begun < 1
+    model.kill()
+    refused = gateway.predict(encoded(noise("RGB", (1400, 1400))))
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+    assert gateway.admin("/readyz").status_code == 200

@@ -25,6 +25,15 @@ MENU = (
     *itertools.combinations(kubernetes.components(), 2),
     tuple(kubernetes.components()),
 )
+# The fields of KEDA 2.21 (keda.sh/docs/2.21): of a ScaledObject, and of its trigger "prometheus".
+KEDA = {
+    *("scaleTargetRef", "pollingInterval", "cooldownPeriod", "initialCooldownPeriod"),
+    *("idleReplicaCount", "minReplicaCount", "maxReplicaCount", "fallback", "advanced", "triggers"),
+}
+KEDA_PROMETHEUS = {
+    *("serverAddress", "query", "threshold", "activationThreshold", "namespace", "customHeaders"),
+    *("ignoreNullValues", "queryParameters", "unsafeSsl", "timeout", "authModes"),
+}
 NAME, INSTANCE = "app.kubernetes.io/name", "app.kubernetes.io/instance"
 
 every_choice = pytest.mark.parametrize(
@@ -78,6 +87,9 @@ def test_all_objects_are_valid(version, schemas_read_once):
     objects = {json.dumps(each, sort_keys=True): each for each in everything}
     assert len(objects) > 30
     for each in objects.values():
+        if each["kind"] == "ScaledObject":
+            assert_keda_knows(each, version)
+            continue
         if each["kind"] not in ("PodMonitor", "PrometheusRule"):
             assert kubernetes_validate.validate(each, version, strict=True) == version
             continue
@@ -90,6 +102,34 @@ def test_all_objects_are_valid(version, schemas_read_once):
         for endpoint in each["spec"]["podMetricsEndpoints"]:
             assert endpoint.keys() == {"port", "path", "interval"}
             assert re.fullmatch(r"\d+s", endpoint["interval"])
+
+
+def assert_keda_knows(scaled, version):
+    """Check a ScaledObject, whose schema is KEDA's; a part of it is that of Kubernetes."""
+    spec = scaled["spec"]
+    assert scaled["apiVersion"] == "keda.sh/v1alpha1"
+    assert spec.keys() <= KEDA
+    assert 0 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
+    assert spec["fallback"].keys() <= {"failureThreshold", "replicas", "behavior"}
+    [(_, config)] = spec["advanced"].items()
+    made = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": scaled["metadata"],
+        "spec": {
+            "scaleTargetRef": spec["scaleTargetRef"],
+            "maxReplicas": spec["maxReplicaCount"],
+            "behavior": config["behavior"],
+        },
+    }
+    assert kubernetes_validate.validate(made, version, strict=True) == version
+    for trigger in spec["triggers"]:
+        assert trigger.keys() == {"type", "name", "metadata"}
+        assert trigger["type"] == "prometheus"
+        assert {"serverAddress", "query", "threshold"} <= trigger["metadata"].keys()
+        assert trigger["metadata"].keys() <= KEDA_PROMETHEUS
+        assert {type(value) for value in trigger["metadata"].values()} == {str}
+        assert f'namespace="{scaled["metadata"]["namespace"]}"' in trigger["metadata"]["query"]
 
 
 def test_misspelt_field_is_invalid(schemas_read_once):
@@ -201,7 +241,7 @@ def test_volumes_are_mounted_and_their_sources_exist(choice):
 def test_only_deployments_that_are_not_scaled_name_a_number_of_replicas(choice):
     scaled = {
         each["spec"]["scaleTargetRef"]["name"]
-        for each in of_kind(choice, "HorizontalPodAutoscaler")
+        for each in of_kind(choice, "HorizontalPodAutoscaler", "ScaledObject")
     }
     deployments = {each["metadata"]["name"]: each["spec"] for each in of_kind(choice, "Deployment")}
     assert scaled <= deployments.keys()
@@ -243,6 +283,37 @@ def test_resources_are_limited_and_threads_follow_the_limit(choice):
                     assert f"--tensorflow_{flag}_op_parallelism=$(CPU_LIMIT)" in arguments
             [limit] = [e for e in pod.container["env"] if e["name"] == "CPU_LIMIT"]
             assert limit["valueFrom"] == {"resourceFieldRef": {"resource": "limits.cpu"}}
+
+
+# Scaling to zero
+
+
+def test_keda_takes_the_place_of_the_models_autoscaler():
+    def scalers(*names):
+        kinds = ("HorizontalPodAutoscaler", "ScaledObject")
+        return [(each["kind"], each["metadata"]["name"]) for each in of_kind(names, *kinds)]
+
+    assert scalers("keda") == [("ScaledObject", "model")]
+    both = [("HorizontalPodAutoscaler", "gateway"), ("ScaledObject", "model")]
+    assert scalers("autoscaling", "keda") == both
+    with pytest.raises(TutorialError, match="error in remove for path: '/spec/replicas'"):
+        scalers("keda", "autoscaling")
+
+
+@pytest.mark.parametrize("choice", [("keda",), ("canary", "keda")], ids="+".join)
+def test_every_gateway_waits_for_a_model_that_is_scaled_to_zero(choice):
+    scaled = find(rendered(choice), "ScaledObject", "model")["spec"]
+    calls, waiting = (trigger["metadata"] for trigger in scaled["triggers"])
+    assert scaled["minReplicaCount"] == 0 and "gateway_in_flight" in waiting["query"]
+    assert calls["activationThreshold"] == waiting["activationThreshold"] == "0"
+    contract = {"GATEWAY_CONTRACT": str(kubernetes.CONTRACT)}
+    gateways = [pod for pod in pods(choice).values() if pod.tier == "gateway"]
+    assert len(gateways) == len(choice)
+    for pod in gateways:
+        settings = read_settings(pod.environment | contract)
+        scrape = 15  # seconds between two looks of Prometheus, in components/monitoring
+        assert settings["MODEL_WAIT"] > 2 * (scrape + scaled["pollingInterval"])
+        assert settings["MODEL_WAIT"] + settings["REQUEST_TIMEOUT"] < 60
 
 
 # Ending

@@ -31,6 +31,7 @@ def test_read_settings_turns_text_into_numbers(environment):
         ("MODEL_VERSION", ["", "3", "canary"], ["a b", "1;2"]),
         ("REQUEST_TIMEOUT", ["8", "0.5"], ["", "soon", "0", "-1", "nan", "inf"]),
         ("MODEL_TIMEOUT", ["3"], ["3s"]),
+        ("MODEL_WAIT", ["0", "50"], ["-1", "nan", "inf"]),
         ("ALLOWED_ORIGINS", ["", "http://127.0.0.1:8081/,https://b.example/"], ["http://b.example"]),
         ("USER_AGENT", ["me/1 (me@example.com)"], ["", "ü"]),
         ("PROXIES", ["0", "2"], ["-1", "one"]),
