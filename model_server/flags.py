@@ -58,7 +58,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     runtimes = ("tensorflow", "openvino")
     add("--runtime", choices=runtimes, default=runtimes[0], help="openvino is faster on CPUs")
     precisions = ("", "bfloat16")
-    add("--mixed_precision", choices=precisions, default="", help="faster on CPUs with AMX only")
+    add("--mixed_precision", choices=precisions, default="", help="faster on CPUs with AMX")
     number("--tensorflow_intra_op_parallelism", help="threads an operation, 0: all (measured)")
     number("--tensorflow_inter_op_parallelism", default=0, help="operations at once, 0: all (0)")
 

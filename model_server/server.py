@@ -104,9 +104,10 @@ def engine(flags: argparse.Namespace) -> Callable[[Path], Engine]:
     if flags.runtime == "tensorflow":
         at_once = flags.tensorflow_inter_op_parallelism
         load = partial(TensorFlowEngine, bfloat16=bfloat16, at_once=at_once)
-        return partial(choose_threads, load) if threads is None else partial(load, threads=threads)
-    try:
-        from model_server.engines.openvino import OpenVinoEngine
-    except ModuleNotFoundError:
-        fail("--runtime=openvino needs a package that is not installed: pip install openvino")
-    return partial(OpenVinoEngine, bfloat16=bfloat16, threads=threads or 0)
+    else:
+        try:
+            from model_server.engines.openvino import OpenVinoEngine
+        except ModuleNotFoundError:
+            fail("--runtime=openvino needs a package that is not installed: pip install openvino")
+        load = partial(OpenVinoEngine, bfloat16=bfloat16)
+    return partial(choose_threads, load) if threads is None else partial(load, threads=threads)

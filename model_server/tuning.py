@@ -1,4 +1,4 @@
-"""Choose how many threads TensorFlow gives to one operation, by measuring.
+"""Choose how many threads one operation gets, by measuring.
 
 The operations of a small model are too short to be shared: with one thread each, a server answers
 more requests, and each sooner. A large model makes a lone caller wait much longer then. So a model

@@ -22,6 +22,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from model_server import errors
 from model_server.engines import Feeds
+from model_server.tuning import available_cpus
 
 _ADVICE = "OpenVINO cannot run this signature; serve the model with --runtime=tensorflow."
 
@@ -32,17 +33,23 @@ class OpenVinoEngine:
     """The compiled models of a SavedModel's signatures."""
 
     def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0):
-        """Compile every signature that OpenVINO can run, for `threads` (0: one per core).
+        """Compile every signature that OpenVINO can run; with `bfloat16`, compute in it.
 
-        Those that it cannot run (strings, tables) are refused when they are called. Raises
-        tf.errors.OpError when there is no SavedModel, or no signature that it can run.
+        `threads` are those of one run (0: one per processor). If they are fewer than the
+        processors, several runs go on side by side. Signatures that OpenVINO cannot run (strings,
+        tables) are refused when they are called. Raises tf.errors.OpError when there is no
+        SavedModel, or no signature that it can run.
         """
+        cpus = available_cpus()
+        threads = threads or cpus
+        at_once = max(1, cpus // threads)
         properties = {
-            "PERFORMANCE_HINT": "LATENCY",  # all cores for one run, as batches come one by one
+            "NUM_STREAMS": at_once,
+            "INFERENCE_NUM_THREADS": at_once * threads,
+            # Two servers on one machine would be bound to the same processors.
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
         }
-        if threads:
-            properties["INFERENCE_NUM_THREADS"] = threads
         graph = _read_graph(path)
         self.signatures = SignatureDefMap()
         self._models: list[_Model] = []

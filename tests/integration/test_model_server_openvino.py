@@ -1,5 +1,6 @@
 """OpenVINO in TensorFlow's place: the same requests, answers and refusals."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -10,15 +11,18 @@ import tensorflow as tf
 pytest.importorskip("openvino", reason="there is no OpenVINO for this system")
 
 from model_server.config import BatchingParameters
+from model_server.engines import openvino
 from model_server.engines.openvino import OpenVinoEngine
 from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.flags import parse
 from model_server.servable import Servable
 from model_server.server import engine
+from model_server.tuning import available_cpus
 from tests import saved_models
 from tests.serving import predict_request, refused, serving
 
 X = np.random.default_rng(1).uniform(-1, 1, (5, 3)).astype(np.float32)
+CPUS = available_cpus()
 PIXELS = np.random.default_rng(1).integers(0, 256, (5, 3), np.uint8)
 
 
@@ -92,6 +96,39 @@ def test_run_ends_with_its_time(saved):
     loaded.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system binds no threads")
+def test_no_thread_is_bound_to_one_processor(saved):
+    loaded = OpenVinoEngine(saved)
+    run(loaded, X, "total", 10)
+    threads = os.listdir("/proc/self/task")
+    bound = [os.sched_getaffinity(int(thread)) for thread in threads]
+    assert all(processors == os.sched_getaffinity(0) for processors in bound)
+    loaded.close()
+
+
+@pytest.mark.parametrize(
+    "limit, flag, at_once, used", [(CPUS, 0, 1, CPUS), (CPUS, 1, CPUS, CPUS), (1, 0, 1, 1)]
+)
+def test_all_processors_of_the_limit_work_on_one_run_or_on_several(
+    saved, monkeypatch, limit, flag, at_once, used
+):
+    monkeypatch.setattr(openvino, "available_cpus", lambda: limit)
+    loaded = OpenVinoEngine(saved, threads=flag)
+    found = loaded._models[0]._compiled.get_property
+    assert (found("NUM_STREAMS"), found("INFERENCE_NUM_THREADS")) == (at_once, used)
+    loaded.close()
+
+
+def test_threads_are_measured_unless_a_flag_says_them(saved, caplog):
+    saved_models.write_warmup(saved, predict_request())
+    caplog.set_level("INFO")
+    flags = [f"--model_base_path={saved.parent}", "--runtime=openvino"]
+    for more, measured in (["--tensorflow_intra_op_parallelism=1"], False), ([], True):
+        caplog.clear()
+        engine(parse(flags + more))(saved).close()
+        assert ("threads for an operation" in caplog.text) == (CPUS > 1 and measured)
+
+
 @pytest.mark.parametrize("content", [None, b"no model"])
 def test_version_without_a_model_is_not_served(tmp_path, content):
     (tmp_path / "scale" / "1").mkdir(parents=True)
@@ -103,14 +140,11 @@ def test_version_without_a_model_is_not_served(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "flag, kind",
-    [
-        ("--runtime=openvino", OpenVinoEngine),
-        ("--tensorflow_intra_op_parallelism=0", TensorFlowEngine),
-    ],
+    "runtime, kind", [("openvino", OpenVinoEngine), ("tensorflow", TensorFlowEngine)]
 )
-def test_bfloat16_is_near(saved, flag, kind):
-    flags = [f"--model_base_path={saved.parent}", "--mixed_precision=bfloat16", flag]
+def test_bfloat16_is_near(saved, runtime, kind):
+    flags = [f"--model_base_path={saved.parent}", "--mixed_precision=bfloat16"]
+    flags += [f"--runtime={runtime}", "--tensorflow_intra_op_parallelism=0"]
     open_engine = engine(parse(flags))
     assert open_engine.keywords["bfloat16"]  # answers alone would not show that it got there
     loaded = open_engine(saved)

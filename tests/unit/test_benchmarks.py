@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import compare, draw
+from benchmarks import compare, draw, peers
 from benchmarks.common import spread
 
 
@@ -55,3 +55,11 @@ def test_run_reports_changes_and_another_machine(tmp_path, monkeypatch, capsys):
 def test_draw_gives_the_same_plot_for_the_same_results(tmp_path):
     one, other = (draw.draw(tmp_path / name) for name in ("one.svg", "other.svg"))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("size", [1e-4, 10])
+def test_peers_with_other_scores_are_found_however_small_these_are(size):
+    expected = [size, -size / 10]
+    peers.check_scores([size * 1.0001, -size / 10], expected)
+    with pytest.raises(AssertionError):
+        peers.check_scores([size * 1.006, -size / 10], expected)
