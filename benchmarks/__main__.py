@@ -17,7 +17,7 @@ from benchmarks.common import FOLDER
 from benchmarks.compare import report
 from tutorial import ROOT
 
-BENCHMARKS = ("cold_start", "gateway", "runtimes", "scale")
+BENCHMARKS = ("cold_start", "gateway", "giving_up", "runtimes", "scale")
 
 
 def run(name: str, arguments: list[str]) -> None:
