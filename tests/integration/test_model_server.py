@@ -231,12 +231,12 @@ def test_invalid_tensor_is_refused(client, bad):
 
 
 def test_computation_ends_at_the_deadline(served):
-    long = predict_request({"limit": np.int32(2_000_000)}, signature="count")
+    long = predict_request({"limit": np.int32(20_000_000)}, signature="count")
     with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
         served.client.predict(long, timeout=0.3)
     begun = time.monotonic()
-    served.reload()  # unloads the model: waits for the request, which would take many seconds
-    assert time.monotonic() - begun < 4
+    served.reload()  # unloads the model: waits for the request, which would take minutes
+    assert time.monotonic() - begun < 20
 
 
 # GetModelMetadata, GetModelStatus, health, reflection
