@@ -46,7 +46,8 @@ project: $(READY)  ## write DEST, a repository of your own that serves MODEL
 	$(SAY_UNKNOWN)
 	@$(BIN)/python -m tutorial.project
 
-test: lint test-unit test-notebooks test-integration  ## everything: lint, unit tests, lessons, integration tests
+test:  ## everything: lint, unit tests, lessons, integration tests
+	@$(MAKE) --no-print-directory --keep-going lint test-unit test-notebooks test-integration
 
 test-unit: $(READY)  ## what needs no TensorFlow, a minute
 	@$(PYTEST) $(PARALLEL) tests/unit

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.errors import CallerLeftError, DeadlineError
 
@@ -23,7 +23,7 @@ class Deadline:
 
     def within(self, seconds: float) -> "Deadline":
         """Return this deadline, or one `seconds` from now if that is sooner."""
-        return replace(self, moment=min(self.moment, time.monotonic() + seconds))
+        return Deadline(min(self.moment, time.monotonic() + seconds), self.caller_left)
 
     def remaining(self) -> float:
         """Return the seconds left, more than 0.

@@ -183,8 +183,9 @@ def _picture_shape(image: object, size: str) -> tuple[int | None, ...]:
         shape = (None, height, width, shape[3])
     if shape[3] not in COLOURS or None in shape[1:]:
         raise TutorialError(
-            f"{image.name} has shape {shape}; supported: height, width and {COLOURS} colours."
-            " Where height or width are open, set SIZE=224, or SIZE=224x160 (height x width)"
+            f"{image.name} has shape {shape}; supported: (batch, height, width, colours) with 1, 3"
+            " or 4 colours. If height or width is None, set SIZE=224, or SIZE=224x160 (height x"
+            " width)"
         )
     return shape
 

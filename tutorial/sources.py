@@ -1,5 +1,6 @@
 """Find the file of a model, before TensorFlow is loaded."""
 
+import difflib
 import json
 import re
 import zipfile
@@ -78,9 +79,10 @@ def model_format(path: Path) -> str:
         hint = f"set MODEL={paths}" if inner else "set MODEL to a SavedModel"
         raise TutorialError(f"{path} has no saved_model.pb: {hint}")
     if not path.exists():
-        raise TutorialError(
-            f"there is no file {path.absolute()}: give MODEL the path of a Keras file"
-        )
+        names = [each.name for each in path.parent.glob("*")]
+        near = difflib.get_close_matches(path.name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else "give MODEL the path of a Keras file"
+        raise TutorialError(f"there is no file {path.absolute()}: {hint}")
     if path.name == "saved_model.pb":
         raise TutorialError(f"{path} is a part of a SavedModel: set MODEL={path.parent}")
     other = {".onnx": "an ONNX", ".pt": "a PyTorch", ".pth": "a PyTorch"}.get(path.suffix)

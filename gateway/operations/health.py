@@ -49,14 +49,15 @@ class Readiness:
             self._error, self._failures = None, 0
         self._checked = time.monotonic()
         if self._failures < self.FAILURES:
-            self._log_change("ready")
+            self._log_change(logging.INFO, "ready")
         elif self._error:
             details = getattr(self._error, "details", str)()  # of gRPC's errors
-            self._log_change(f"not ready: {in_words(self._error)} {details}".strip())
+            state = f"not ready: {in_words(self._error)} {details}".strip()
+            self._log_change(logging.WARNING, state)
 
-    def _log_change(self, state: str) -> None:
+    def _log_change(self, level: int, state: str) -> None:
         if state != self._logged:
-            log.warning("%s: %s", self._of, state)
+            log.log(level, "%s: %s", self._of, state)
             self._logged = state
 
 

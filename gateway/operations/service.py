@@ -43,10 +43,9 @@ def create_service(**settings: Any) -> Flask:
     RequestLog(app, metrics)
     reference = Reference.beside(app.config["CONTRACT"], client.contract)
     app.config["UNSURE_BELOW"] = reference.unsure_below
-    app.extensions["observers"] = [
-        DriftMetrics(metrics.registry, client.contract, reference).observe
-    ]
     app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
+    drift = DriftMetrics(metrics.registry, client.contract, reference, lambda: limit.in_flight)
+    app.extensions["observers"] = [drift.observe]
     metrics.in_flight.set_function(lambda: limit.in_flight)
     metrics.limit.set_function(lambda: limit.limit)
     app.before_request(check_body)

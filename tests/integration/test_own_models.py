@@ -605,7 +605,7 @@ REFUSED = {
     "seven colours": (
         lambda: of(classifier(shape=(*SIZE, 7))),
         {},
-        r"shape \(None, 24, 20, 7\); supported: .* \(1, 3, 4\) colours",
+        r"shape \(None, 24, 20, 7\); supported: .* 1, 3 or 4 colours",
     ),
     "four labels": (plain, {"LABELS": "a,b,c,d"}, "4 names, and the model gives 3 scores"),
     "another output": (plain, {"OUTPUT": "plant"}, "no output 'plant', only: dense"),

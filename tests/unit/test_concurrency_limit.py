@@ -1,6 +1,7 @@
 """gateway/operations/concurrency_limit: more than the limit is refused at once. It adapts."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def test_limit_refuses_further_requests_until_an_answer_has_ended():
     assert limit.in_flight == 0
 
 
+PATIENCE = 0.05  # seconds
+
+
 def outcomes(app, path: str, times: int) -> None:
     for _ in range(times):
         app.test_client().get(path, buffered=True)
@@ -57,20 +61,28 @@ def test_limit_falls_when_callers_give_up_and_rises_with_answers():
 
     @app.get("/<reason>/<stage>")
     def end(reason, stage):
+        time.sleep(PATIENCE)
         request.environ |= {"gateway.reason": reason, "gateway.stages": {stage: 0.1}}
         return "", 400
 
     @app.get("/")
-    def answer():
+    def soon():
+        return "done"
+
+    @app.get("/late")
+    def late():
+        time.sleep(PATIENCE)
         return "done"
 
     for path in ("/bad-picture/decode", "/busy/decode", "/caller-left/fetch"):
-        outcomes(app, path, 50)
+        outcomes(app, path, 5)
     assert limit.limit == 10  # no sign of a queue that is too long
     outcomes(app, "/caller-left/decode", 5)
     fallen = limit.limit
     assert 5 < fallen < 7
-    outcomes(app, "/out-of-time/decode", 100)
+    outcomes(app, "/out-of-time/decode", 20)
+    assert limit.limit == 2
+    outcomes(app, "/late", 5)
     assert limit.limit == 2
     outcomes(app, "/", 50)
     assert 5 < limit.limit < 10

@@ -81,6 +81,22 @@ def test_each_picture_counts_once_for_each_signal():
     assert expected == 1
 
 
+def test_a_busy_gateway_counts_one_of_eight_requests():
+    registry, busy = CollectorRegistry(), [1]
+    drift = DriftMetrics(registry, CONTRACT, Reference(), lambda: busy[0])
+
+    def counted(requests):
+        cat = {"signal": "label", "bin": "cat"}
+        before = registry.get_sample_value("gateway_pictures_total", cat)
+        for _ in range(requests):
+            drift.observe([jpeg()], np.zeros((1, 9, 9, 3), np.uint8), np.array([[1.0, 0.0]]))
+        return registry.get_sample_value("gateway_pictures_total", cat) - before
+
+    assert counted(16) == 16
+    busy[0] = 5
+    assert counted(16) == 2
+
+
 def test_scores_that_are_independent_have_no_entropy():
     registry = CollectorRegistry()
     contract = Contract("pets", "serving_default", "unit", ("cat", "dog"), "independent")

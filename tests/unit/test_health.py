@@ -44,6 +44,7 @@ def test_confirm_asks_again_after_two_seconds(clock):
 
 
 def test_confirm_raises_before_the_first_success_and_after_three_failures_in_a_row(clock, caplog):
+    caplog.set_level("INFO", "gateway")
     failures = (1, 0, 1, 1, 0, 1, 1, 1, 1, 0)
     check = Mock(side_effect=[FAILURE if fails else None for fails in failures])
     readiness = Readiness(check, of="it")

@@ -46,7 +46,8 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "make", "words"),
     [
-        ("no.h5", lambda path: None, "there is no file"),
+        ("no.h5", lambda path: None, "there is no file .*: give MODEL the path"),
+        ("pest.h5", lambda path: write(path.with_name("pets.h5")), "did you mean pets.h5"),
         ("m.h5", lambda path: write(path, b"not a model"), "cannot be read as a Keras model"),
         ("empty", lambda path: path.mkdir(), "has no saved_model.pb"),
         ("versions", lambda path: write(path / "2/saved_model.pb"), "set MODEL=.*/versions/2$"),
