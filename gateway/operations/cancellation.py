@@ -16,7 +16,6 @@ from gateway.operations.metrics import Metrics
 from gateway.problems import GAVE_UP
 
 STAGES = ("wait", "fetch", "decode", "model")  # in the order of a request
-KEPT = 0.99  # of an average, at each new value
 
 
 class CancellableChannel:
@@ -69,8 +68,9 @@ class CancelledWork:
     """Count requests that ended before their answer, and the seconds of their stages."""
 
     def __init__(self, metrics: Metrics) -> None:
-        """Start without averages."""
-        self._metrics, self._average = metrics, dict.fromkeys(STAGES, 0.0)
+        """Start without a request."""
+        self._metrics = metrics
+        self._least: dict[str, float] = {}  # seconds of each stage: without waiting, nearly
 
     def count(self, stages: Mapping[str, float], reason: str) -> None:
         """Count one request; `stages` has the seconds that each of its stages took, in order."""
@@ -78,9 +78,9 @@ class CancelledWork:
             at = next(stage for stage in reversed(STAGES) if stage in stages)
             self._metrics.cancelled.labels(at, reason).inc()
             self._metrics.cancelled_seconds.labels("wasted").inc(sum(stages.values()))
-            left = sum(self._average[stage] for stage in STAGES[STAGES.index(at) :]) - stages[at]
-            self._metrics.cancelled_seconds.labels("saved").inc(max(0.0, left))
+            left_out = STAGES[STAGES.index(at) :]
+            saved = sum(self._least.get(stage, 0.0) for stage in left_out)
+            self._metrics.cancelled_seconds.labels("saved").inc(saved)
         elif not reason:
             for stage, took in stages.items():
-                before = self._average[stage] or took
-                self._average[stage] = KEPT * before + (1 - KEPT) * took
+                self._least[stage] = min(took, self._least.get(stage, took))

@@ -37,7 +37,7 @@ class Metrics:
         )
         self.cancelled_seconds = counter(
             "gateway_cancelled_seconds",
-            "Seconds of their stages: wasted before that; saved, if the rest had been average",
+            "Seconds of their stages: wasted before that; saved, the least that the rest takes",
             ("work",),
         )
         self.request_seconds = histogram(
