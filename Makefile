@@ -124,7 +124,8 @@ clean:  ## remove what the targets made, models included
 	@$(PYTHON) -m venv .venv || \
 	  { echo "Python's venv module is missing: on Debian, apt install python3-venv"; exit 1; }
 	@echo "Installing the pinned packages into .venv (with TensorFlow: a few minutes)"
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
+	@while sleep 15 && kill -0 $$$$ 2> /dev/null; do printf .; done & \
+	  $(BIN)/python -m pip install --quiet --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	@touch $@
 
