@@ -265,7 +265,7 @@ def fetch(
         timeout: seconds for all of it.
         user_agent: how the gateway introduces itself; some servers want a contact in it.
         count: called with the number of bytes of each piece; may raise to end the download.
-        caller_left: returns whether nobody wants the file any more.
+        caller_left: returns whether the caller of the request has left.
 
     Raises ImageError, with a message for the client, if the URL is blocked, does not answer in
     time, or does not lead to a file that can be used; CallerLeftError.

@@ -68,7 +68,7 @@ DETAILS = {  # where the exception's own message is not for the client
     "model-failed": "the model could not handle the request",
 }
 
-GAVE_UP = ("caller-left", "out-of-time")  # nobody waits for the answer any more
+GAVE_UP = ("caller-left", "out-of-time")  # the caller no longer waits for the answer
 
 
 def kind_of(error: Exception) -> str:
