@@ -97,3 +97,15 @@ def test_cancelled_work_is_counted_by_stage_and_compared_with_the_least():
     assert value("cancelled", stage="model", reason="out-of-time") == 1
     assert value("cancelled_seconds", work="wasted") == pytest.approx(2.05)
     assert value("cancelled_seconds", work="saved") == pytest.approx(0.1 + 0.3 + 0.3)
+
+
+def test_the_only_call_ends_when_its_caller_leaves(server, caller):
+    """Other gateways may have calls in the model's queue, behind this one."""
+    theirs, context = caller
+    channel = CancellableChannel(LazyChannel(server[0]))
+    with context, ThreadPoolExecutor() as pool:
+        method = channel.unary_unary(METHOD)
+        pool.submit(lambda: (time.sleep(0.1), theirs.close()))
+        with pytest.raises(CallerLeftError):
+            method(b"only", timeout=5)
+    wait_until(lambda: server[1] == [b"only"], timeout=5, what="the server to notice")
