@@ -90,7 +90,11 @@ def test_gateway_keeps_its_goodput_under_overload_and_refuses_the_rest_at_once(s
         assert {status for _, _, status in result.answers} == {200, 503}
         refused = [took for _, took, status in result.answers if status == 503]
         refusals += len(refused)
-        assert gateway.metric('gateway_rejected_total{reason="busy"}') == refusals
+        wait_until(
+            lambda: gateway.metric('gateway_rejected_total{reason="busy"}') == refusals,
+            timeout=2,
+            what=f"the count of {refusals} refusals",
+        )
         return goodput(result) / peak, statistics.quantiles(refused, n=20)[-1]
 
     # The best of a few rounds, since the machine may be busy with something else.
@@ -191,6 +195,12 @@ def test_concurrent_requests_get_their_own_answers(start):
 
     with ThreadPoolExecutor(EIGHT) as clients:
         list(clients.map(ask, colours))
-    log = map(json.loads, gateway.server.log.read_text().splitlines())
-    logged = [line["request_id"] for line in log if line.get("path") == "/predict"]
-    assert sorted(logged) == sorted(colours)
+
+    def logged() -> list[str]:
+        lines = gateway.server.log.read_text().splitlines()
+        requests = [json.loads(line) for line in lines if '"/predict"' in line]
+        return [request["request_id"] for request in requests]
+
+    # A request is logged after its answer.
+    wait_until(lambda: len(logged()) == len(colours), timeout=5, what="the last line")
+    assert sorted(logged()) == sorted(colours)
