@@ -37,9 +37,10 @@ export PYTHONUNBUFFERED = 1
 
 .PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test podman-test contract lab notebooks export docs lint format lock help clean
 
+# exec, because make would report that Ctrl-C ends a shell.
 run: $(READY)  ## convert MODEL, start model server and gateway, show an answer
 	$(SAY_UNKNOWN)
-	@$(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
+	@exec $(BIN)/python -m tutorial.run --gateway-port "$(GATEWAY_PORT)" \
 	  --admin-port "$(ADMIN_PORT)" --model-port "$(MODEL_PORT)"
 
 project: $(READY)  ## write DEST, a repository of your own that serves MODEL

@@ -16,21 +16,31 @@ SHRINK = 0.9  # what a caller who gave up leaves of the limit
 GROW = 0.25  # by how much as many answers as the limit raise it
 SOON = 0.7  # of the callers' patience; an answer that takes longer does not raise the limit
 FORGET = 1.0005  # by how much the patience grows with each answer: callers may have changed
+NEWS = 0.1  # what an answer counts in the average of the rate
+BURST = 8  # requests that are let in, however slow the model seems
 
 
 class ConcurrencyLimit:
-    """Let an app handle at most `most` requests at once, fewer while callers give up waiting.
+    """Let an app handle at most `most` requests at once, fewer if they would not end in time.
 
-    Work for callers who give up is wasted. When some do, the queue is too long for them: a shorter
-    one serves as many in time, and refuses the others at once. So each caller who gave up lowers
-    the limit, and each answer that came well before that time raises it a little. TCP treats lost
-    and received packets in this way.
+    Work that ends too late is wasted. A shorter queue serves as many in time, and refuses the
+    others at once. Two things tell how many that are:
+
+    - How fast answers come. Of Little's law, a request that took w seconds while n were in flight
+      shows a rate of n / w, and rate times patience is how many can be served in time.
+    - Callers who give up. Each lowers the limit, and each answer that came well before that time
+      raises it a little. TCP treats lost and received packets in this way.
     """
 
-    def __init__(self, app: Flask, *, most: int) -> None:
-        """Add the limit to `app`. A refused request raises BusyError, and its body stays unread."""
+    def __init__(self, app: Flask, *, most: int, patience: float = inf) -> None:
+        """Add the limit to `app`. A refused request raises BusyError, and its body stays unread.
+
+        `patience` is the seconds after which an answer is too late, until callers give up sooner.
+        """
         self.in_flight, self._most, self._lock = 0, most, threading.Lock()
-        self.limit, self._patience = float(most), inf  # seconds that callers wait
+        self._longest = self._patience = patience
+        self._rate: float | None = None  # answers a second
+        self._let_in = float(most)  # what callers who give up leave of it
         app.before_request(self._enter)
         app.after_request(self._leave_at_the_end)
 
@@ -39,25 +49,36 @@ class ConcurrencyLimit:
             if self.in_flight >= self.limit:
                 raise BusyError("too many requests at once")
             self.in_flight += 1
-            g.in_flight_since = time.monotonic()
+            g.entered = time.monotonic(), self.in_flight
+
+    @property
+    def limit(self) -> float:
+        """Return how many requests may be in flight now."""
+        if self._rate is None:
+            return self._let_in
+        return min(self._let_in, max(BURST, SOON * self._patience * self._rate))
 
     def _leave_at_the_end(self, response: Response) -> Response:
-        if since := g.get("in_flight_since"):
+        if entered := g.get("entered"):
             response.direct_passthrough = False  # a file passed through is never closed
-            leave = partial(self._leave, request.environ, response.status_code, since)
+            leave = partial(self._leave, request.environ, response.status_code, *entered)
             response.call_on_close(leave)
         return response
 
-    def _leave(self, environ: dict[str, Any], status: int, since: float) -> None:
-        queued = "decode" in environ.get("gateway.stages", ())  # after what it had to fetch
+    def _leave(self, environ: dict[str, Any], status: int, since: float, in_flight: int) -> None:
+        stages = environ.get("gateway.stages", {})
+        queued = "decode" in stages  # after what it had to fetch
         gave_up = queued and environ.get("gateway.reason") in GAVE_UP
         seconds = time.monotonic() - since
         with self._lock:
             self.in_flight -= 1
             if gave_up:
                 self._patience = min(seconds, self._patience)
-                self.limit = max(FEWEST, self.in_flight / 2, SHRINK * self.limit)
+                self._let_in = max(FEWEST, self.in_flight / 2, SHRINK * self._let_in)
             elif status < 400:
-                self._patience *= FORGET
+                self._patience = min(self._longest, FORGET * self._patience)
                 if seconds < SOON * self._patience:
-                    self.limit = min(self._most, self.limit + GROW / self.limit)
+                    self._let_in = min(self._most, self._let_in + GROW / self._let_in)
+                if "model" in stages:
+                    rate = in_flight / (stages["decode"] + stages["model"])
+                    self._rate = rate + (1 - NEWS) * ((self._rate or rate) - rate)

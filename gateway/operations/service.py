@@ -43,7 +43,9 @@ def create_service(**settings: Any) -> Flask:
     RequestLog(app, metrics)
     reference = Reference.beside(app.config["CONTRACT"], client.contract)
     app.config["UNSURE_BELOW"] = reference.unsure_below
-    app.extensions["limit"] = limit = ConcurrencyLimit(app, most=app.config["THREADS"] - 2)
+    app.extensions["limit"] = limit = ConcurrencyLimit(
+        app, most=app.config["THREADS"] - 2, patience=app.config["MODEL_TIMEOUT"]
+    )
     drift = DriftMetrics(metrics.registry, client.contract, reference, lambda: limit.in_flight)
     app.extensions["observers"] = [drift.observe]
     metrics.in_flight.set_function(lambda: limit.in_flight)

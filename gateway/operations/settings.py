@@ -116,7 +116,7 @@ SETTINGS = {
         "a whole number from 0 to 9",
     ),
     "THREADS": Setting(
-        40,
+        80,
         "threads; what comes when all but two are busy is refused with a 503",
         range(3, 1000).__contains__,
         "a whole number from 3 to 999",

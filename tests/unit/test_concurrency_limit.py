@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from flask import Flask, request
 
 from gateway.errors import BusyError
@@ -14,7 +15,7 @@ from gateway.operations.concurrency_limit import ConcurrencyLimit
 def test_limit_refuses_further_requests_until_an_answer_has_ended():
     app = Flask(__name__, static_folder=Path(__file__).parent, static_url_path="/static")
     hold, entered = threading.Event(), threading.Semaphore(0)
-    limit = ConcurrencyLimit(app, most=2)
+    limit = ConcurrencyLimit(app, most=2, patience=3)
 
     @app.errorhandler(BusyError)
     def busy(_):
@@ -57,7 +58,7 @@ def outcomes(app, path: str, times: int) -> None:
 
 def test_limit_falls_when_callers_give_up_and_rises_with_answers():
     app = Flask(__name__)
-    limit = ConcurrencyLimit(app, most=10)
+    limit = ConcurrencyLimit(app, most=10, patience=3)
 
     @app.get("/<reason>/<stage>")
     def end(reason, stage):
@@ -88,3 +89,26 @@ def test_limit_falls_when_callers_give_up_and_rises_with_answers():
     assert 5 < limit.limit < 10
     outcomes(app, "/", 200)
     assert limit.limit == 10
+
+
+@pytest.mark.parametrize(("seconds", "lets_in"), [(0.02, 78), (0.1, 21), (0.2, 10.5), (2.5, 8)])
+def test_limit_is_what_a_model_of_this_speed_answers_in_time(seconds, lets_in):
+    app = Flask(__name__)
+    limit = ConcurrencyLimit(app, most=78, patience=3)
+
+    @app.get("/")
+    def answer():
+        request.environ["gateway.stages"] = {
+            "fetch": 4,
+            "decode": took / 10,
+            "model": took * 9 / 10,
+        }
+        return "done"
+
+    assert limit.limit == 78  # as long as nothing is known
+    took = seconds
+    outcomes(app, "/", 40)
+    assert limit.limit == pytest.approx(lets_in, rel=0.01)  # 0.7 of 3 s, one after the other
+    took = 0.02
+    outcomes(app, "/", 40)
+    assert limit.limit == 78  # it has become fast
