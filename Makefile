@@ -22,12 +22,12 @@ WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest
 PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A cell that builds images downloads TensorFlow first.
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 1000
+NBVAL := -p nbval --nbval --nbval-current-env --nbval-cell-timeout 1000
 
 # The first lesson makes the model that the others use. The one that trains a model takes half an
 # hour: tests/integration/test_train_notebook.py runs it with a few pictures.
 FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
-LONG_LESSONS := $(wildcard $(addprefix notebooks/,in-depth/load-* in-depth/run-* in-depth/over* 05-*))
+LONG_LESSONS := $(wildcard $(addprefix notebooks/,in-depth/load-* in-depth/is-* in-depth/over* in-depth/run-* in-depth/roll-*))
 LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) notebooks/in-depth/train-%, \
   $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
 LONG_TESTS := $(wildcard $(addprefix tests/integration/test_,train* own* chains* containers* site*))

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -28,10 +29,9 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 GOOD = 200  # HTTP's; also given for an answer over gRPC
 BROKEN = 0  # nothing listens, the connection broke, or the timeout was over
 KEPT = 1.0  # seconds after which an idle connection is not used again; gunicorn closes it after 2
-PROCESS = (
-    "import asyncio, pickle, sys; from tutorial.load import send;"
-    "pickle.dump(asyncio.run(send(*pickle.load(sys.stdin.buffer))), sys.stdout.buffer)"
-)
+PROCESS = "from tutorial.load import work; work()"
+
+idle: list[subprocess.Popen] = []  # processes that wait for the next load: a start takes long
 
 Ask = Callable[[], Awaitable[int | str]]  # sends one request; returns the status
 
@@ -110,12 +110,34 @@ def measure(
     addresses = [addresses] if isinstance(addresses, str) else addresses
     times = schedule(rate, seconds, arrivals, seed) if rate else []
     load = (addresses, body, content_type, times, callers, seconds, timeout)
-    command, given = [sys.executable, "-c", PROCESS], pickle.dumps(load)
-    ended = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True)
-    result = pickle.loads(ended.stdout)
+    result = in_a_process(load)
     if result.answers and all(status == BROKEN for _, _, status in result.answers):
         raise TutorialError(f"no server answers at {', '.join(addresses)}: is it running?")
     return result
+
+
+def in_a_process(load: tuple) -> Result:
+    """Return what `send` returns for a load, from a process that ends with this one."""
+    command, pipe = [sys.executable, "-c", PROCESS], subprocess.PIPE
+    process = idle.pop() if idle else subprocess.Popen(command, stdin=pipe, stdout=pipe)
+    try:
+        pickle.dump(load, process.stdin)
+        process.stdin.flush()
+        result = pickle.load(process.stdout)
+    except BaseException:
+        process.kill()
+        raise
+    idle.append(process)
+    return result
+
+
+def work() -> None:
+    """Send the loads that arrive on standard input; write their results to standard output."""
+    with suppress(EOFError, KeyboardInterrupt):  # the process that started this one ends
+        while True:
+            result = asyncio.run(send(*pickle.load(sys.stdin.buffer)))
+            pickle.dump(result, sys.stdout.buffer)
+            sys.stdout.flush()
 
 
 def schedule(rate: float, seconds: float, arrivals: str, seed: int) -> list[float]:
