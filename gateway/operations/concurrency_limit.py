@@ -17,7 +17,7 @@ GROW = 0.25  # by how much as many answers as the limit raise it
 SOON = 0.7  # of the callers' patience; an answer that takes longer does not raise the limit
 FORGET = 1.0005  # by how much the patience grows with each answer: callers may have changed
 NEWS = 0.1  # what an answer counts in the average of the rate
-BURST = 8  # requests that are let in, however slow the model seems
+FEW = 8  # requests that are let in, however slow the model; fewer do not show how fast it is
 
 
 class ConcurrencyLimit:
@@ -56,7 +56,7 @@ class ConcurrencyLimit:
         """Return how many requests may be in flight now."""
         if self._rate is None:
             return self._let_in
-        return min(self._let_in, max(BURST, SOON * self._patience * self._rate))
+        return min(self._let_in, max(FEW, SOON * self._patience * self._rate))
 
     def _leave_at_the_end(self, response: Response) -> Response:
         if entered := g.get("entered"):
@@ -79,6 +79,6 @@ class ConcurrencyLimit:
                 self._patience = min(self._longest, FORGET * self._patience)
                 if seconds < SOON * self._patience:
                     self._let_in = min(self._most, self._let_in + GROW / self._let_in)
-                if "model" in stages:
+                if "model" in stages and in_flight >= FEW:
                     rate = in_flight / (stages["decode"] + stages["model"])
                     self._rate = rate + (1 - NEWS) * ((self._rate or rate) - rate)
