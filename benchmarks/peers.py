@@ -35,6 +35,7 @@ FOLDER = ROOT / "benchmarks/peers"
 HOME = ROOT / "build/peers"  # their environment
 PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 IDLE = 3  # seconds
+BATCHES = ("--enable_batching", f"--batching_parameters_file={ROOT / 'serving/batching.txt'}")
 TOLERANCE = 0.001  # of the largest score: bfloat16 differs by more
 INPUTS = {"starter": "input_8", "xception": "x"}  # the course's gateway has the name in its code
 AIMS = {
@@ -63,7 +64,7 @@ def install() -> None:
 
 @contextmanager
 def two_tiers(model: Path, *flags: str) -> Iterator[Running]:
-    """Run model server and gateway as `make run` does."""
+    """Run model server and gateway as `make run` does, the model server with these flags."""
     model_port, port = free_ports(2)
     command = [*services.model_server_command(model, model_port), *flags]
     contract = model / "contract.json"
@@ -118,7 +119,7 @@ def course(model: Path) -> Iterator[Running]:
 
 
 SERVERS: dict[str, Start] = {
-    "two tiers": two_tiers,
+    "two tiers": lambda model: two_tiers(model, *BATCHES),
     "fastapi": partial(peer, name="fastapi"),
     "fastapi, 1 thread": partial(peer, name="fastapi", threads=1),
     "litserve": partial(peer, name="litserve"),
