@@ -12,12 +12,14 @@ from gateway.errors import BusyError
 from gateway.problems import GAVE_UP
 
 FEWEST = 2  # the lowest limit
+FEW = 8  # that many are let in even if the model is slow; fewer do not show how fast it can be
+NEWS = 0.1  # what one request counts in an average
 SHRINK = 0.9  # what a caller who gave up leaves of the limit
 GROW = 0.25  # by how much as many answers as the limit raise it
 SOON = 0.7  # of the callers' patience; an answer that takes longer does not raise the limit
 FORGET = 1.0005  # by how much the patience grows with each answer: callers may have changed
-NEWS = 0.1  # what an answer counts in the average of the rate
-FEW = 8  # requests that are let in, however slow the model; fewer do not show how fast it is
+GLANCE = 0.05  # seconds; a caller who leaves sooner did not wait in a queue
+QUIET = 60.0  # seconds without news, after which all that was learned is old
 
 
 class ConcurrencyLimit:
@@ -26,59 +28,75 @@ class ConcurrencyLimit:
     Work that ends too late is wasted. A shorter queue serves as many in time, and refuses the
     others at once. Two things tell how many that are:
 
-    - How fast answers come. Of Little's law, a request that took w seconds while n were in flight
-      shows a rate of n / w, and rate times patience is how many can be served in time.
-    - Callers who give up. Each lowers the limit, and each answer that came well before that time
-      raises it a little. TCP treats lost and received packets in this way.
+    - How fast answers come. By Little's law, a request that took w seconds while n were in flight
+      shows that answers come every w / n seconds. So many can be served within the patience.
+    - Callers who give up. Each lowers the limit and the patience. Each answer that came well before
+      that time raises the limit a little.
+
+    The time of a request counts from the start of its decoding: uploads and downloads wait for
+    nothing here.
     """
 
-    def __init__(self, app: Flask, *, most: int, patience: float = inf) -> None:
+    def __init__(self, app: Flask, *, most: int, patience: float = 3.0) -> None:
         """Add the limit to `app`. A refused request raises BusyError, and its body stays unread.
 
         `patience` is the seconds after which an answer is too late, until callers give up sooner.
         """
-        self.in_flight, self._most, self._lock = 0, most, threading.Lock()
-        self._longest = self._patience = patience
-        self._rate: float | None = None  # answers a second
-        self._let_in = float(most)  # what callers who give up leave of it
+        self.in_flight, self._most, self._longest = 0, most, patience
+        self._lock = threading.Lock()
+        self._forget()
         app.before_request(self._enter)
         app.after_request(self._leave_at_the_end)
 
-    def _enter(self) -> None:
-        with self._lock:
-            if self.in_flight >= self.limit:
-                raise BusyError("too many requests at once")
-            self.in_flight += 1
-            g.entered = time.monotonic(), self.in_flight
+    def _forget(self) -> None:
+        self._let_in = float(self._most)  # before it counts how fast answers come
+        self._patience = self._longest
+        self._interval = 0.0  # seconds between two answers under load; 0: not known
+        self._news = time.monotonic()
 
     @property
     def limit(self) -> float:
         """Return how many requests may be in flight now."""
-        if self._rate is None:
-            return self._let_in
-        return min(self._let_in, max(FEW, SOON * self._patience * self._rate))
+        in_time = SOON * self._patience / self._interval if self._interval else inf
+        return min(self._let_in, max(FEW, in_time))
+
+    def _enter(self) -> None:
+        with self._lock:
+            if time.monotonic() > self._news + QUIET:
+                self._forget()
+            if self.in_flight >= self.limit:
+                raise BusyError("too many requests at once")
+            self.in_flight += 1
+            g.entered_as = self.in_flight
 
     def _leave_at_the_end(self, response: Response) -> Response:
-        if entered := g.get("entered"):
+        if entered_as := g.get("entered_as"):
             response.direct_passthrough = False  # a file passed through is never closed
-            leave = partial(self._leave, request.environ, response.status_code, *entered)
+            leave = partial(self._leave, request.environ, response.status_code, entered_as)
             response.call_on_close(leave)
         return response
 
-    def _leave(self, environ: dict[str, Any], status: int, since: float, in_flight: int) -> None:
+    def _leave(self, environ: dict[str, Any], status: int, in_flight: int) -> None:
         stages = environ.get("gateway.stages", {})
-        queued = "decode" in stages  # after what it had to fetch
-        gave_up = queued and environ.get("gateway.reason") in GAVE_UP
-        seconds = time.monotonic() - since
+        waited = stages.get("decode", 0.0) + stages.get("model", 0.0)
+        gave_up = environ.get("gateway.reason") in GAVE_UP
         with self._lock:
             self.in_flight -= 1
-            if gave_up:
-                self._patience = min(seconds, self._patience)
-                self._let_in = max(FEWEST, self.in_flight / 2, SHRINK * self._let_in)
-            elif status < 400:
+            if gave_up and waited > GLANCE:
+                lower = max(FEWEST, self.in_flight / 2, SHRINK * self.limit)
+                self._let_in = min(self._let_in, lower)
+                self._patience = min(self._longest, average(self._patience, waited))
+                self._news = time.monotonic()
+            elif status < 400 and "model" in stages:
                 self._patience = min(self._longest, FORGET * self._patience)
-                if seconds < SOON * self._patience:
+                if waited < SOON * self._patience:
                     self._let_in = min(self._most, self._let_in + GROW / self._let_in)
-                if "model" in stages and in_flight >= FEW:
-                    rate = in_flight / (stages["decode"] + stages["model"])
-                    self._rate = rate + (1 - NEWS) * ((self._rate or rate) - rate)
+                if in_flight >= FEW and "fetch" not in stages:
+                    interval = waited / in_flight
+                    self._interval = average(self._interval or interval, interval)
+                    self._news = time.monotonic()
+
+
+def average(value: float, news: float) -> float:
+    """Return the moving average of a value after `news` of it."""
+    return value + NEWS * (news - value)

@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from functools import partial
+from math import ceil
 from typing import Any
 
 from flask import Flask, Response, request
@@ -49,7 +50,7 @@ def create_service(**settings: Any) -> Flask:
     drift = DriftMetrics(metrics.registry, client.contract, reference, lambda: limit.in_flight)
     app.extensions["observers"] = [drift.observe]
     metrics.in_flight.set_function(lambda: limit.in_flight)
-    metrics.limit.set_function(lambda: limit.limit)
+    metrics.limit.set_function(lambda: ceil(limit.limit))
     app.before_request(check_body)
     if app.config["MODEL_WAIT"]:
         app.before_request(partial(hold_request, channel))

@@ -48,65 +48,70 @@ def test_limit_refuses_further_requests_until_an_answer_has_ended():
     assert limit.in_flight == 0
 
 
-PATIENCE = 0.05  # seconds
+class Service:
+    """An app whose requests end as the test says, and its limit of at most `most` at once."""
 
+    def __init__(self, most: int):
+        self.app = Flask(__name__)
+        self.limit = ConcurrencyLimit(self.app, most=most, patience=3)
+        self.app.add_url_rule("/", view_func=self.end)
 
-def outcomes(app, path: str, times: int) -> None:
-    for _ in range(times):
-        app.test_client().get(path, buffered=True)
+    def end(self):
+        request.environ |= {"gateway.reason": self.reason, "gateway.stages": self.stages}
+        return "", 400 if self.reason else 200
+
+    def ask(self, times: int, *, reason: str = "", **stages: float) -> float:
+        """Let so many requests end in this way, after these seconds; return the limit then."""
+        self.reason, self.stages = reason, stages
+        for _ in range(times):
+            self.app.test_client().get("/", buffered=True)
+        return self.limit.limit
 
 
 def test_limit_falls_when_callers_give_up_and_rises_with_answers():
-    app = Flask(__name__)
-    limit = ConcurrencyLimit(app, most=10, patience=3)
+    service = Service(most=10)
+    assert service.ask(5, reason="bad-picture", decode=1) == 10  # says nothing about the queue
+    assert service.ask(5, reason="busy") == 10
+    assert service.ask(5, reason="caller-left", fetch=1) == 10
+    assert service.ask(5, reason="out-of-time", decode=0.001) == 10  # it arrived too late
+    assert 5 < service.ask(5, reason="caller-left", decode=0.1, model=0.9) < 7
+    assert service.ask(30, reason="out-of-time", decode=1) == 2
+    assert service.ask(9, fetch=0, decode=0, model=0.9) == 2  # just before callers give up
+    assert service.ask(9) == 2  # a page, or a check
+    assert 5 < service.ask(50, fetch=4, decode=0.1, model=0.1) < 10
+    assert service.ask(200, fetch=4, decode=0.1, model=0.1) == 10
 
-    @app.get("/<reason>/<stage>")
-    def end(reason, stage):
-        time.sleep(PATIENCE)
-        request.environ |= {"gateway.reason": reason, "gateway.stages": {stage: 0.1}}
-        return "", 400
 
-    @app.get("/")
-    def soon():
-        return "done"
-
-    @app.get("/late")
-    def late():
-        time.sleep(PATIENCE)
-        return "done"
-
-    for path in ("/bad-picture/decode", "/busy/decode", "/caller-left/fetch"):
-        outcomes(app, path, 5)
-    assert limit.limit == 10  # no sign of a queue that is too long
-    outcomes(app, "/caller-left/decode", 5)
-    fallen = limit.limit
-    assert 5 < fallen < 7
-    outcomes(app, "/out-of-time/decode", 20)
-    assert limit.limit == 2
-    outcomes(app, "/late", 5)
-    assert limit.limit == 2
-    outcomes(app, "/", 50)
-    assert 5 < limit.limit < 10
-    outcomes(app, "/", 200)
-    assert limit.limit == 10
+def test_limit_is_not_raised_by_a_caller_who_gives_up():
+    service = Service(most=1)
+    assert service.ask(1, reason="caller-left", decode=1) == 1
 
 
 @pytest.mark.parametrize(("seconds", "lets_in"), [(0.2, 78), (0.8, 21), (1.6, 10.5), (4, 8)])
 def test_limit_is_what_a_model_of_this_speed_answers_in_time(seconds, lets_in):
-    app = Flask(__name__)
-    limit = ConcurrencyLimit(app, most=78, patience=3)
+    service = Service(most=78)
+    took = {"decode": 0.1 * seconds, "model": 0.9 * seconds}
+    assert service.ask(10, **took) == 78  # a lone request does not show how fast the model can be
+    service.limit.in_flight = 7  # which have not ended
+    assert service.ask(10, fetch=4, **took) == 78  # more came while it was fetched
+    assert service.ask(40, **took) == pytest.approx(lets_in)  # 0.7 of 3 s, eight in `seconds`
+    assert service.ask(80, decode=0.01, model=0.1) == 78  # it has become fast
+    assert service.ask(1, reason="caller-left", decode=3) == pytest.approx(0.9 * 78)
 
-    @app.get("/")
-    def answer():
-        stages = {"fetch": 4, "decode": 0.1 * seconds, "model": 0.9 * seconds}
-        request.environ["gateway.stages"] = stages
-        return "done"
 
-    outcomes(app, "/", 10)
-    assert limit.limit == 78  # a lone request does not show how fast the model can be
-    limit.in_flight = 7  # which have not ended
-    outcomes(app, "/", 40)
-    assert limit.limit == pytest.approx(lets_in)  # in 0.7 of 3 s, if eight take `seconds`
-    seconds = 0.2
-    outcomes(app, "/", 40)
-    assert limit.limit == 78  # it has become fast
+def test_one_impatient_caller_changes_little():
+    service = Service(most=78)
+    service.limit.in_flight = 7
+    assert service.ask(40, decode=0.1, model=0.7) == pytest.approx(21)
+    assert service.ask(1, reason="caller-left", decode=0.06) > 18
+    assert service.ask(200, decode=0.1, model=0.7) > 20
+
+
+def test_a_quiet_minute_later_the_limit_is_as_at_the_start(monkeypatch):
+    service = Service(most=78)
+    service.limit.in_flight = 7
+    assert service.ask(40, decode=1, model=3) == 8
+    assert service.ask(40, reason="caller-left", decode=1) < 8
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert service.ask(1, decode=0.1) == 78
