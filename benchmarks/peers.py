@@ -4,7 +4,7 @@
 
 The peers (benchmarks/peers/) get the same pictures from the same client, and make the same pixels
 and scores. They run in an environment of their own, build/peers. Everything shares one machine, the
-load included. In each round, every server starts anew, one after the other, so that a machine that
+load included. In each round, every server starts again, one after the other, so that a machine that
 is slow for a while is slow for all. Servers in Python run with all threads for an operation of
 TensorFlow, and with one.
 """

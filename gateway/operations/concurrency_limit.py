@@ -29,7 +29,7 @@ class ConcurrencyLimit:
     others at once. Two things tell how many that are:
 
     - How fast answers come. By Little's law, a request that took w seconds while n were in flight
-      shows that answers come every w / n seconds. So many can be served within the patience.
+      shows that answers come every w / n seconds. The patience divided by that can be in flight.
     - Callers who give up. Each lowers the limit and the patience. Each answer that came well before
       that time raises the limit a little.
 

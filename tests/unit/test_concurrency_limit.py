@@ -61,7 +61,7 @@ class Service:
         return "", 400 if self.reason else 200
 
     def ask(self, times: int, *, reason: str = "", **stages: float) -> float:
-        """Let so many requests end in this way, after these seconds; return the limit then."""
+        """Let requests end in this way, after these seconds; return the limit then."""
         self.reason, self.stages = reason, stages
         for _ in range(times):
             self.app.test_client().get("/", buffered=True)
