@@ -33,6 +33,8 @@ LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) notebook
 LONG_TESTS := $(wildcard $(addprefix tests/integration/test_,train* own* chains* containers* site*))
 INTEGRATION := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard tests/integration/test_*.py))
 
+SERIAL = $(shell grep -l mark.serial tests/integration/test_*.py)
+
 export PYTHONUNBUFFERED = 1
 
 .PHONY: run project test test-unit test-notebooks test-integration test-faults test-openapi soak bench kind-test podman-test contract lab notebooks export docs lint format lock help clean
@@ -59,7 +61,7 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
 	@$(PYTEST) $(PARALLEL) -m "not serial" $(INTEGRATION)
-	@$(PYTEST) -m serial tests/integration
+	@$(PYTEST) -m serial $(SERIAL)
 
 test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
 	@FAULTS=full $(PYTEST) -s tests/integration/test_faults.py \

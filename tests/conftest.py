@@ -2,12 +2,16 @@
 
 import fcntl
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tutorial.services import BUILD, ROOT, STUBS
+
+# jsonschema checks URIs with it if it can. It takes more than a second of each process to load.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def pytest_sessionstart() -> None:
