@@ -5,6 +5,7 @@ only what an answer needs is computed, and a run can end at its deadline.
 """
 
 import gc
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,11 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from model_server import errors
 from model_server.engines import Feeds
+from model_server.engines.folding import fold
+
+LARGEST_FOLDED = 2**25  # bytes of weights: a larger model gains little by it, and memory is short
+
+_log = logging.getLogger(__name__)
 
 
 class TensorFlowEngine:
@@ -41,8 +47,7 @@ class TensorFlowEngine:
         if bfloat16:
             rewriting = options.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
-        self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+        self._open_session(options)
         try:
             with self._graph.as_default():
                 loaded = tf.compat.v1.saved_model.load(
@@ -51,10 +56,31 @@ class TensorFlowEngine:
         except BaseException:
             self.close()
             raise
-        self._session._extend_graph()  # hand over the whole graph now, because `run` does not
         self.signatures = SignatureDefMap()  # copies, so that the rest of `loaded` is freed
         for name, signature in loaded.signature_def.items():
             self.signatures.signature_def[name].CopyFrom(signature)
+        if sum(file.stat().st_size for file in path.glob("variables/*.data-*")) <= LARGEST_FOLDED:
+            self._fold(path, options)
+        self._session._extend_graph()  # hand over the whole graph now, because `run` does not
+
+    def _open_session(self, options: tf.compat.v1.ConfigProto) -> None:
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
+
+    def _fold(self, path: Path, options: tf.compat.v1.ConfigProto) -> None:
+        """Go over to the folded graph, if there is one."""
+        signatures = self.signatures.signature_def.values()
+        outputs = [it.name for signature in signatures for it in signature.outputs.values()]
+        try:
+            folded = fold(self._session, [name for name in outputs if name])
+        except Exception as error:  # the model can be served as it is
+            _log.warning("%s cannot be folded, and is slower: %s", path, error)
+            return
+        if folded:
+            self._session.close()
+            self._open_session(options)
+            with self._graph.as_default():
+                tf.import_graph_def(folded, name="")
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""

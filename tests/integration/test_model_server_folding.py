@@ -1,0 +1,139 @@
+"""The folded graph gives the answers of the SavedModel, or the SavedModel is served as it is."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from model_server.engines import tensorflow as engine
+from model_server.engines.tensorflow import TensorFlowEngine
+
+SIDE, CHANNELS = 8, 3
+SPEC = tf.TensorSpec((None, SIDE, SIDE, CHANNELS), tf.float32, "x")
+
+
+def variable(*shape, least=-1.0):
+    return tf.Variable(np.random.default_rng(len(shape)).uniform(least, 1, shape), dtype=tf.float32)
+
+
+class Network(tf.Module):
+    """A convolution of an image, and its batch normalization."""
+
+    def __init__(self, convolution=tf.nn.conv2d, outputs=4, kernel=(3, 3, CHANNELS, 4)):
+        self.convolution, self.kernel = convolution, variable(*kernel)
+        self.scale, self.offset, self.mean = (variable(outputs) for _ in range(3))
+        self.variance = variable(outputs, least=0.1)
+
+    def __call__(self, x):
+        return self.normalize(self.convolve(x))
+
+    def convolve(self, x):
+        strides = [1, 1, 1, 1]
+        return self.convolution(x, self.kernel, strides=strides, padding="SAME")
+
+    def normalize(self, x):
+        statistics = self.scale, self.offset, self.mean, self.variance
+        return tf.compat.v1.nn.fused_batch_norm(x, *statistics, is_training=False)[0]
+
+
+def save(path, module, **functions):
+    """Save a module with functions of an image as signatures."""
+    functions = {
+        name: tf.function(call, input_signature=[SPEC]) for name, call in functions.items()
+    }
+    for name, function in functions.items():
+        setattr(module, name, function)
+    tf.saved_model.save(module, path, signatures=functions)
+
+
+def run(path, signature="serving_default", times=1):
+    """Return the answer, the expected one, and the operations of the graph that was run."""
+    loaded = TensorFlowEngine(path)
+    found = loaded.signatures.signature_def[signature]
+    [given], [fetched] = found.inputs.values(), found.outputs.values()
+    image = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, CHANNELS)).astype(np.float32)
+    for _ in range(times):
+        [answer] = loaded.run({given.name: image}, [fetched.name], 9)
+    operations = {operation.type for operation in loaded._graph.get_operations()}
+    loaded.close()
+    call = tf.saved_model.load(str(path)).signatures[signature]
+    for _ in range(times):
+        [expected] = call(x=tf.constant(image)).values()
+    return answer, expected.numpy(), operations
+
+
+CONVOLUTIONS = {
+    "conv2d": (tf.nn.conv2d, 4, (3, 3, CHANNELS, 4)),
+    "depthwise_conv2d": (tf.nn.depthwise_conv2d, 6, (3, 3, CHANNELS, 2)),
+}
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_normalization_becomes_part_of_the_convolution(convolution, tmp_path):
+    network = Network(*convolution)
+    save(tmp_path, network, serving_default=network)
+    answer, expected, operations = run(tmp_path)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    assert "FusedBatchNormV3" not in operations
+    assert "VarHandleOp" not in operations
+
+
+def test_convolution_with_another_user_keeps_its_kernel(tmp_path):
+    network = Network()
+
+    def both(x):
+        convolved = network.convolve(x)
+        return network.normalize(convolved) + convolved
+
+    save(tmp_path, network, serving_default=both)
+    answer, expected, operations = run(tmp_path)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    assert "FusedBatchNormV3" in operations
+
+
+def test_signatures_share_folded_weights(tmp_path):
+    network = Network()
+    functions = {"serving_default": network, "twice": lambda x: 2 * network(x)}
+    save(tmp_path, network, **functions)
+    for signature in functions:
+        answer, expected, _ = run(tmp_path, signature)
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    loaded = TensorFlowEngine(tmp_path)
+    constants = [it.name for it in loaded._graph.get_operations() if it.name.startswith("folded/")]
+    loaded.close()
+    assert len(constants) == 2
+
+
+def looped(x):
+    return tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, 2 * x + 1), (0, x))[1]
+
+
+def chosen(x):
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: x + 1, lambda: x - 1)
+
+
+def of_each(x):
+    return tf.map_fn(lambda row: row * tf.reduce_max(row), x)
+
+
+@pytest.mark.parametrize("call", [looped, chosen, of_each])
+def test_control_flow(call, tmp_path):
+    network = Network()
+    save(tmp_path, network, serving_default=lambda x: call(network(x)))
+    answer, expected, _ = run(tmp_path)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+def test_model_that_counts_keeps_its_variable(tmp_path):
+    module = tf.Module()
+    module.count = tf.Variable(0.0)
+    save(tmp_path, module, serving_default=lambda x: module.count.assign_add(1.0) + 0 * x)
+    answer, expected, operations = run(tmp_path, times=3)
+    assert answer.max() == expected.max() == 3
+    assert "VarHandleOp" in operations
+
+
+def test_large_model_is_not_folded(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "LARGEST_FOLDED", 100)
+    network = Network()
+    save(tmp_path, network, serving_default=network.convolve)
+    assert "VarHandleOp" in run(tmp_path)[2]
