@@ -38,6 +38,7 @@ def main() -> None:
     from model_server import __main__, server, tuning, warmup
 
     seconds["imports"] = time.monotonic() - begun
+    server.fold = timed("fold", server.fold)
     server.TensorFlowEngine = timed("load", server.TensorFlowEngine)
     tuning.measure = timed("tuning", tuning.measure)
     warmup.replay = timed("warm_up", warmup.replay)

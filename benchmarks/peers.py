@@ -34,7 +34,7 @@ from tutorial.processes import Server, free_port, free_ports, start_server
 FOLDER = ROOT / "benchmarks/peers"
 HOME = ROOT / "build/peers"  # their environment
 PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
-IDLE = 3  # seconds
+IDLE = 10  # seconds; a process counts its time in hundredths
 BATCHES = ("--enable_batching", f"--batching_parameters_file={ROOT / 'serving/batching.txt'}")
 TOLERANCE = 0.001  # of the largest score: bfloat16 differs by more
 INPUTS = {"starter": "input_8", "xception": "x"}  # the course's gateway has the name in its code
@@ -171,11 +171,10 @@ def compare(
     """Measure the `cases` (a picture and the number of callers) with each server in turn."""
     rates: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
     p99: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
-    idle: dict[str, list[float]] = {}
     expected = None
     for _ in range(rounds):
         for name, start in servers.items():
-            with start(model) as (url, processes):
+            with start(model) as (url, _):
                 found = scores(url)
                 expected = expected or found
                 check_scores(found, expected)
@@ -186,11 +185,7 @@ def compare(
                     result = ask(seconds=seconds)
                     rates[case].setdefault(name, []).append(result.answered)
                     p99[case].setdefault(name, []).append(result.percentile(99))
-                before = sum(process.cpu_seconds() for process in processes)
-                time.sleep(IDLE)
-                used = sum(process.cpu_seconds() for process in processes) - before
-                idle.setdefault(name, []).append(used / IDLE)
-    result: dict = {"idle": {name: spread(values) for name, values in idle.items()}}
+    result = {}
     for case, by_server in rates.items():
         mine, *others = by_server
         best = max(others, key=lambda name: median(by_server[name]))
@@ -202,6 +197,21 @@ def compare(
             "ratio": spread([one / other for one, other in pairs]),
         }
     return result
+
+
+def idle(servers: dict[str, Start], model: Path, rounds: int) -> dict:
+    """Return the share of a core that each server uses without requests."""
+    shares: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, start in servers.items():
+            with start(model) as (url, processes):
+                scores(url)
+                time.sleep(1)
+                before = sum(process.cpu_seconds() for process in processes)
+                time.sleep(IDLE)
+                used = sum(process.cpu_seconds() for process in processes) - before
+                shares.setdefault(name, []).append(used / IDLE)
+    return {name: spread(values) for name, values in shares.items()}
 
 
 def main() -> None:
@@ -221,6 +231,7 @@ def main() -> None:
         measured = partial(compare, rounds=options.rounds, seconds=options.seconds)
         steps = {
             "starter": lambda: measured(SERVERS, starter, all_cases),
+            "idle": lambda: idle(SERVERS, starter, options.rounds),
             "xception": lambda: measured(SERVERS, xception, many),
             "xception with OpenVINO": lambda: measured(OPENVINO, xception, many),
         }

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from model_server import config
 from model_server.engines import Engine
+from model_server.engines.folding import fold
 from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.flags import fail
 from model_server.grpc_services import create_server
@@ -100,14 +101,18 @@ def open_repository(flags: argparse.Namespace) -> Repository:
 def engine(flags: argparse.Namespace) -> Callable[[Path], Engine]:
     """Return the function that loads the SavedModel in a folder."""
     bfloat16 = flags.mixed_precision == "bfloat16"
-    threads = flags.tensorflow_intra_op_parallelism
-    if flags.runtime == "tensorflow":
-        at_once = flags.tensorflow_inter_op_parallelism
-        load = partial(TensorFlowEngine, bfloat16=bfloat16, at_once=at_once)
-    else:
+    at_once, threads = flags.tensorflow_inter_op_parallelism, flags.tensorflow_intra_op_parallelism
+    if flags.runtime == "openvino":
         try:
             from model_server.engines.openvino import OpenVinoEngine
         except ModuleNotFoundError:
             fail("--runtime=openvino needs a package that is not installed: pip install openvino")
-        load = partial(OpenVinoEngine, bfloat16=bfloat16)
-    return partial(choose_threads, load) if threads is None else partial(load, threads=threads)
+
+    def load(path: Path) -> Engine:
+        if flags.runtime == "openvino":
+            start = partial(OpenVinoEngine, path, bfloat16=bfloat16)
+        else:
+            start = partial(TensorFlowEngine, path, fold(path), bfloat16=bfloat16, at_once=at_once)
+        return choose_threads(start, path) if threads is None else start(threads=threads)
+
+    return load

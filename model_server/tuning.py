@@ -37,16 +37,16 @@ class Speed(NamedTuple):
 def choose_threads(load: Callable[..., Engine], path: Path) -> Engine:
     """Load the SavedModel in `path`, with one thread for an operation or with all processors'.
 
-    One thread is chosen if many callers gain more by it than a lone one loses. `load` takes `path`
-    and `threads`. Raises tf.errors.OpError, or what `load` raises.
+    One thread is chosen if many callers gain more by it than a lone one loses. `load` takes
+    `threads`. Raises tf.errors.OpError, or what `load` raises.
     """
     requests, cpus = warmup.read(path), available_cpus()
     if cpus == 1 or not requests:
-        return load(path, threads=cpus)
+        return load(threads=cpus)
     engines: list[Engine] = []
     try:
         for threads in (1, cpus):
-            engines.append(load(path, threads=threads))
+            engines.append(load(threads=threads))
         one, many = (measure(engine, requests[0], cpus) for engine in engines)
         gain, loss = one.together / many.together, one.alone / many.alone
         chosen = 1 if gain > loss else cpus

@@ -5,14 +5,16 @@ they become constants here, and a batch normalization becomes part of the convol
 one factor for each channel goes into the kernel, and the rest is a bias.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_from_session_graph,
@@ -20,16 +22,37 @@ from tensorflow.python.framework.convert_to_constants import (
 from tensorflow.python.framework.meta_graph import create_meta_graph_def
 from tensorflow.python.grappler import tf_optimizer
 
+LARGEST = 2**25  # bytes of weights: a larger model gains little, and needs several times its memory
+
 _LOOPS = "Enter", "Switch"  # what loops and branches become
 _CONVOLUTIONS = "Conv2D", "DepthwiseConv2dNative"
 
+_log = logging.getLogger(__name__)
 
-def fold(session: tf.compat.v1.Session, outputs: Collection[str]) -> GraphDef | None:
-    """Return the graph that computes these tensors of the session's graph, with weights folded.
 
-    Returns None where an operation has a state, such as a table, or is a part of a loop.
+def fold(path: Path) -> MetaGraphDef | None:
+    """Return the SavedModel in `path` with its weights folded, or None if it must stay as it is.
+
+    That is a large model, or one in which an operation has a state, such as a table, or is a part
+    of a loop.
     """
-    names = sorted({tensor.partition(":")[0] for tensor in outputs})
+    if sum(file.stat().st_size for file in path.glob("variables/*.data-*")) > LARGEST:
+        return None
+    try:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
+            graph = _folded(session, loaded)
+    except Exception as error:  # it can still be served, or loading it says what is wrong
+        _log.warning("%s cannot be folded: %s", path, error)
+        return None
+    return graph and MetaGraphDef(graph_def=graph, signature_def=loaded.signature_def)
+
+
+def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> GraphDef | None:
+    outputs = [
+        output.name for it in loaded.signature_def.values() for output in it.outputs.values()
+    ]
+    names = sorted({tensor.partition(":")[0] for tensor in outputs if tensor})
     graph = _inline_functions(session.graph, names)
     graph = convert_variables_to_constants_from_session_graph(session, graph, names)
     if any(node.op in _LOOPS or op_def_registry.get(node.op).is_stateful for node in graph.node):
@@ -38,7 +61,7 @@ def fold(session: tf.compat.v1.Session, outputs: Collection[str]) -> GraphDef | 
         inputs = [name for name in node.input if not name.startswith("^")]
         node.ClearField("input")
         node.input.extend(inputs)
-    _fold_normalizations(graph)
+    _fold_normalizations(graph, names)
     return tf.compat.v1.graph_util.extract_sub_graph(graph, names)
 
 
@@ -52,7 +75,7 @@ def _inline_functions(graph: tf.Graph, names: list[str]) -> GraphDef:
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
-def _fold_normalizations(graph: GraphDef) -> None:
+def _fold_normalizations(graph: GraphDef, outputs: list[str]) -> None:
     nodes = {node.name: node for node in graph.node}
 
     def source(name: str) -> NodeDef:
@@ -60,7 +83,7 @@ def _fold_normalizations(graph: GraphDef) -> None:
         return source(node.input[0]) if node.op == "Identity" else node
 
     inputs = [name for node in graph.node if node.op != "Identity" for name in node.input]
-    uses = Counter(source(name).name for name in inputs)
+    uses = Counter(source(name).name for name in [*inputs, *outputs])
     folded: dict[str, np.ndarray] = {}  # by name: signatures share their weights
     for node in graph.node:
         if node.op != "FusedBatchNormV3" or node.attr["is_training"].b:

@@ -5,34 +5,38 @@ only what an answer needs is computed, and a run can end at its deadline.
 """
 
 import gc
-import logging
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import RunOptions
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from model_server import errors
 from model_server.engines import Feeds
-from model_server.engines.folding import fold
-
-LARGEST_FOLDED = 2**25  # bytes of weights: a larger model gains little by it, and memory is short
-
-_log = logging.getLogger(__name__)
 
 
 class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
-    def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0, at_once: int = 0):
+    def __init__(
+        self,
+        path: Path,
+        folded: MetaGraphDef | None = None,
+        *,
+        bfloat16: bool = False,
+        threads: int = 0,
+        at_once: int = 0,
+    ):
         """Load the SavedModel in `path`; with `bfloat16`, compute in it, which only AMX does fast.
 
-        `threads` are those of an operation, `at_once` how many operations run side by side (0: one
-        per core). The first model fixes `threads` for all, unless TF_OVERRIDE_GLOBAL_THREADPOOL=1
-        is in the environment. Raises tf.errors.OpError or what TensorFlow raises.
+        `folded` is what folding.fold made of it, and runs in place of it. `threads` are those of an
+        operation, `at_once` how many operations run side by side (0: one per core). The first model
+        fixes `threads` for all, unless TF_OVERRIDE_GLOBAL_THREADPOOL=1 is in the environment.
+        Raises tf.errors.OpError or what TensorFlow raises.
         """
         if not any((path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise errors.NotFound(
@@ -47,40 +51,22 @@ class TensorFlowEngine:
         if bfloat16:
             rewriting = options.graph_options.rewrite_options
             rewriting.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
-        self._open_session(options)
+        self._graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
         try:
             with self._graph.as_default():
-                loaded = tf.compat.v1.saved_model.load(
+                if folded:
+                    tf.import_graph_def(folded.graph_def, name="")
+                loaded = folded or tf.compat.v1.saved_model.load(
                     self._session, [tf.saved_model.SERVING], str(path)
                 )
         except BaseException:
             self.close()
             raise
+        self._session._extend_graph()  # hand over the whole graph now, because `run` does not
         self.signatures = SignatureDefMap()  # copies, so that the rest of `loaded` is freed
         for name, signature in loaded.signature_def.items():
             self.signatures.signature_def[name].CopyFrom(signature)
-        if sum(file.stat().st_size for file in path.glob("variables/*.data-*")) <= LARGEST_FOLDED:
-            self._fold(path, options)
-        self._session._extend_graph()  # hand over the whole graph now, because `run` does not
-
-    def _open_session(self, options: tf.compat.v1.ConfigProto) -> None:
-        self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph, config=options)
-
-    def _fold(self, path: Path, options: tf.compat.v1.ConfigProto) -> None:
-        """Go over to the folded graph, if there is one."""
-        signatures = self.signatures.signature_def.values()
-        outputs = [it.name for signature in signatures for it in signature.outputs.values()]
-        try:
-            folded = fold(self._session, [name for name in outputs if name])
-        except Exception as error:  # the model can be served as it is
-            _log.warning("%s cannot be folded, and is slower: %s", path, error)
-            return
-        if folded:
-            self._session.close()
-            self._open_session(options)
-            with self._graph.as_default():
-                tf.import_graph_def(folded, name="")
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from model_server.engines import tensorflow as engine
+from model_server.engines import folding
+from model_server.engines.folding import fold
 from model_server.engines.tensorflow import TensorFlowEngine
 
 SIDE, CHANNELS = 8, 3
@@ -47,7 +48,7 @@ def save(path, module, **functions):
 
 def run(path, signature="serving_default", times=1):
     """Return the answer, the expected one, and the operations of the graph that was run."""
-    loaded = TensorFlowEngine(path)
+    loaded = TensorFlowEngine(path, fold(path))
     found = loaded.signatures.signature_def[signature]
     [given], [fetched] = found.inputs.values(), found.outputs.values()
     image = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, CHANNELS)).astype(np.float32)
@@ -97,7 +98,7 @@ def test_signatures_share_folded_weights(tmp_path):
     for signature in functions:
         answer, expected, _ = run(tmp_path, signature)
         np.testing.assert_allclose(answer, expected, atol=1e-5)
-    loaded = TensorFlowEngine(tmp_path)
+    loaded = TensorFlowEngine(tmp_path, fold(tmp_path))
     constants = [it.name for it in loaded._graph.get_operations() if it.name.startswith("folded/")]
     loaded.close()
     assert len(constants) == 2
@@ -133,7 +134,7 @@ def test_model_that_counts_keeps_its_variable(tmp_path):
 
 
 def test_large_model_is_not_folded(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "LARGEST_FOLDED", 100)
+    monkeypatch.setattr(folding, "LARGEST", 100)
     network = Network()
     save(tmp_path, network, serving_default=network.convolve)
     assert "VarHandleOp" in run(tmp_path)[2]

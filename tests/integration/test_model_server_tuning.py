@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -56,7 +57,7 @@ def test_one_thread_is_chosen_if_many_callers_gain_more_than_one_loses(
     saved_models.write_warmup(folder, predict_request())
     monkeypatch.setattr(Slow, "seconds", {1: one, 2: two})
     caplog.set_level("INFO")
-    engine = tuning.choose_threads(Slow, folder)
+    engine = tuning.choose_threads(partial(Slow, folder), folder)
     assert engine.threads == chosen
     assert Slow.closed == [3 - chosen]
     assert f"{chosen} threads for an operation" in caplog.text
@@ -68,7 +69,7 @@ def test_nothing_is_measured_on_one_processor_or_without_a_warmup(folder, monkey
     if warm:
         saved_models.write_warmup(folder, predict_request())
     monkeypatch.setattr(tuning, "available_cpus", lambda: cpus)
-    engine = tuning.choose_threads(Slow, folder)
+    engine = tuning.choose_threads(partial(Slow, folder), folder)
     assert engine.threads == cpus
     assert not Slow.closed
     engine.close()
@@ -78,7 +79,7 @@ def test_a_warmup_that_fails_leaves_no_model_behind(folder, monkeypatch):
     saved_models.write_warmup(folder, predict_request(signature="no"))
     monkeypatch.setattr(Slow, "seconds", {1: 0, 2: 0})
     with pytest.raises(tf.errors.FailedPreconditionError, match='"no"'):
-        tuning.choose_threads(Slow, folder)
+        tuning.choose_threads(partial(Slow, folder), folder)
     assert sorted(Slow.closed) == [1, 2]
 
 
