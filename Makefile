@@ -33,7 +33,8 @@ LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) notebook
 LONG_TESTS := $(wildcard $(addprefix tests/integration/test_,train* own* chains* containers* site*))
 INTEGRATION := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard tests/integration/test_*.py))
 
-SERIAL = $(shell grep -l mark.serial tests/integration/test_*.py)
+# They come last, two files at a time: those of the first, test_faults.py, wait most of their time.
+TIMED = $(shell grep -l mark.timed tests/integration/test_*.py)
 
 export PYTHONUNBUFFERED = 1
 
@@ -60,8 +61,8 @@ test-notebooks: $(READY)  ## run the lessons and compare their stored outputs
 	@$(PYTEST) $(NBVAL) $(PARALLEL) $(LESSONS)
 
 test-integration: $(READY)  ## servers, conversions, the page, and the whole path with several models
-	@$(PYTEST) $(PARALLEL) -m "not serial" $(INTEGRATION)
-	@$(PYTEST) -m serial $(SERIAL)
+	@$(PYTEST) $(PARALLEL) -m "not timed" $(INTEGRATION)
+	@$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder -m timed $(TIMED)
 
 test-faults: $(READY)  ## dead models, overload, slow clients, for as long as the figures ask
 	@FAULTS=full $(PYTEST) -s tests/integration/test_faults.py \

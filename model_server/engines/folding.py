@@ -49,10 +49,10 @@ def fold(path: Path) -> MetaGraphDef | None:
 
 
 def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> GraphDef | None:
-    outputs = [
-        output.name for it in loaded.signature_def.values() for output in it.outputs.values()
-    ]
-    names = sorted({tensor.partition(":")[0] for tensor in outputs if tensor})
+    signatures = loaded.signature_def.values()
+    sides = [side for signature in signatures for side in (signature.inputs, signature.outputs)]
+    tensors = [info.name for side in sides for info in side.values()]
+    names = sorted({tensor.partition(":")[0] for tensor in tensors if tensor})  # these must stay
     graph = _inline_functions(session.graph, names)
     graph = convert_variables_to_constants_from_session_graph(session, graph, names)
     if any(node.op in _LOOPS or op_def_registry.get(node.op).is_stateful for node in graph.node):
@@ -62,20 +62,23 @@ def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> GraphDef | N
         node.ClearField("input")
         node.input.extend(inputs)
     _fold_normalizations(graph, names)
-    return tf.compat.v1.graph_util.extract_sub_graph(graph, names)
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, names)
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph, name="")  # if that fails, it should fail here
+    return graph
 
 
 def _inline_functions(graph: tf.Graph, names: list[str]) -> GraphDef:
     """Return the graph with the operations of its functions; a signature is a function."""
     meta = create_meta_graph_def(graph_def=graph.as_graph_def(), graph=graph)
-    meta.collection_def["train_op"].node_list.value.extend(names)  # these names must stay
+    meta.collection_def["train_op"].node_list.value.extend(names)
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.min_graph_nodes = -1  # a small graph, too
     config.graph_options.rewrite_options.optimizers.append("function")
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
-def _fold_normalizations(graph: GraphDef, outputs: list[str]) -> None:
+def _fold_normalizations(graph: GraphDef, kept: list[str]) -> None:
     nodes = {node.name: node for node in graph.node}
 
     def source(name: str) -> NodeDef:
@@ -83,7 +86,7 @@ def _fold_normalizations(graph: GraphDef, outputs: list[str]) -> None:
         return source(node.input[0]) if node.op == "Identity" else node
 
     inputs = [name for node in graph.node if node.op != "Identity" for name in node.input]
-    uses = Counter(source(name).name for name in [*inputs, *outputs])
+    uses = Counter(source(name).name for name in [*inputs, *kept])
     folded: dict[str, np.ndarray] = {}  # by name: signatures share their weights
     for node in graph.node:
         if node.op != "FusedBatchNormV3" or node.attr["is_training"].b:

@@ -28,7 +28,7 @@ def checkov() -> Path:
         ):
             result = subprocess.run([UV, *command], capture_output=True, text=True)
             if result.returncode:
-                pytest.skip(f"checkov cannot be installed: {result.stderr.strip()[-300:]}")
+                pytest.skip(f"checkov cannot be installed: {result.stderr.strip()[:300]}")
         done.write_text(requirements.read_text())
     return ENVIRONMENT / "bin/checkov"
 

@@ -20,7 +20,7 @@ from tutorial.processes import wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_each_process_stays_below_80_megabytes(start_gateway):
     assert max(process.memory_info().rss for process in processes) <= 80 * 2**20
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_gateway_is_ready_within_a_second(start_gateway):
     """The best of a few starts, since the machine may be busy with something else."""
     took = []

@@ -63,7 +63,7 @@ def test_large_pictures_take_turns_and_little_memory(start_gateway, large_pictur
     assert peak_megabytes(gateway) < 400
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_requests_made_to_take_memory_take_little(start_gateway):
     text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20 - 1)))
     with_text = png()[:33] + text * 60 + png()[33:]
@@ -91,7 +91,7 @@ def test_requests_made_to_take_memory_take_little(start_gateway):
     assert peak_megabytes(gateway) < 400
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_slow_origins_delay_no_other_client(start_gateway):
     drip = dripping(b"HTTP/1.1 200 OK\r\n\r\n", every=0.2, times=50)  # longer than a client waits
     with tcp_server(drip) as port, ThreadPoolExecutor(AT_ONCE) as clients:

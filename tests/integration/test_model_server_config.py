@@ -292,7 +292,7 @@ def test_process_waits_for_the_first_version_and_ends_when_told(saved, tmp_path)
         assert ready.result(SECONDS).answering() == 1
 
 
-@pytest.mark.serial
+@pytest.mark.timed
 def test_process_ends_within_5_seconds_although_a_client_vanished(saved, tmp_path):
     """A client whose machine lost its network: its connection stays, and it answers no ping."""
     publish(saved, tmp_path / "scale" / "1")

@@ -104,6 +104,19 @@ def test_signatures_share_folded_weights(tmp_path):
     assert len(constants) == 2
 
 
+def test_input_that_is_not_used_can_still_be_sent(tmp_path):
+    module, specs = tf.Module(), [tf.TensorSpec((None,), tf.float32, name) for name in ("x", "y")]
+    module.factor = tf.Variable(2.0)
+    double = tf.function(lambda x, y: module.factor * x, input_signature=specs)
+    tf.saved_model.save(module, tmp_path, signatures=double)
+    loaded = TensorFlowEngine(tmp_path, fold(tmp_path))
+    signature = loaded.signatures.signature_def["serving_default"]
+    feeds = {it.name: np.ones(1, np.float32) for it in signature.inputs.values()}
+    fetches = [it.name for it in signature.outputs.values()]
+    assert (len(feeds), loaded.run(feeds, fetches, 9)) == (2, [2])
+    loaded.close()
+
+
 def looped(x):
     return tf.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, 2 * x + 1), (0, x))[1]
 

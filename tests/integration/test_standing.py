@@ -26,7 +26,7 @@ from tutorial.processes import wait_until
 FULL = os.environ.get("FAULTS") == "full"
 EIGHT = 8
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture
