@@ -63,15 +63,22 @@ def batching_flags(folder: Path, timeout_micros: int) -> list[str]:
 
 
 def run(steps: dict[str, Callable], options: argparse.Namespace, **about: object) -> None:
-    """Run the steps; print what each returns; write everything to `options.output`."""
+    """Run the steps; print what each returns, and write it to `options.output` at once.
+
+    With `--only`, the file keeps its results of the other steps, if this machine has made them.
+    """
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
         "settings": {"rounds": options.rounds, "seconds": options.seconds},
         **about,
     }
+    if options.only and options.output.exists():
+        before = json.loads(options.output.read_text())
+        if all(before["machine"][name] == result["machine"][name] for name in ("cpu", "cpus")):
+            result |= {step: before[step] for step in steps if step in before}
     for step in options.only or steps:
         result[step] = steps[step]()
         print(step, json.dumps(result[step], indent=1), flush=True)
-    result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+        result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
