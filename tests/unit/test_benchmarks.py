@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as everything
-from benchmarks import compare, draw, peers
+from benchmarks import common, compare, draw, peers
 from benchmarks.common import spread
 
 
@@ -50,6 +50,21 @@ def test_run_reports_changes_and_another_machine(tmp_path, monkeypatch, capsys):
         "steps[0].rate: 11 (10 to 12) -> 22 (20 to 24), +100%",
         "1 figures compared, 1 changed beyond noise",
     ]
+
+
+def test_only_measures_one_step_again_and_keeps_the_others(tmp_path, capsys):
+    output = tmp_path / "result.json"
+    steps = {"slow": lambda: 1, "quick": lambda: 2}
+
+    def measure(*only):
+        options = common.parser("Measure.", "result", rounds=1, seconds=1)
+        common.run(steps, options.parse_args([f"--output={output}", *only]))
+        result = json.loads(output.read_text())
+        return result["slow"], result["quick"]
+
+    assert measure() == (1, 2)
+    steps |= {"slow": lambda: 3, "quick": lambda: 4}
+    assert measure("--only", "quick") == (1, 4)
 
 
 def test_draw_gives_the_same_plot_for_the_same_results(tmp_path):
