@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import grpc
 import numpy as np
@@ -145,8 +146,8 @@ def test_version_without_a_model_is_not_served(tmp_path, content):
 def test_bfloat16_is_near(saved, runtime, kind):
     flags = [f"--model_base_path={saved.parent}", "--mixed_precision=bfloat16"]
     flags += [f"--runtime={runtime}", "--tensorflow_intra_op_parallelism=0"]
-    open_engine = engine(parse(flags))
-    assert open_engine.keywords["bfloat16"]  # answers alone would not show that it got there
-    loaded = open_engine(saved)
+    with mock.patch.object(kind, "__init__", autospec=True, side_effect=kind.__init__) as init:
+        loaded = engine(parse(flags))(saved)
+    assert init.call_args.kwargs["bfloat16"]  # answers alone would not show that it got there
     assert isinstance(loaded, kind)
     np.testing.assert_allclose(run(loaded, X, "total", 10), X.sum(axis=1), atol=0.02)
