@@ -21,6 +21,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from model_server.engines.folding import fold
 from model_server.engines.tensorflow import TensorFlowEngine
 from model_server.grpc_services import create_server
 from model_server.repository import Repository
@@ -79,7 +80,7 @@ class Served:
 
 
 def load(path, batching=None):
-    return Servable(TensorFlowEngine(path), batching)
+    return Servable(TensorFlowEngine(path, fold(path)), batching)
 
 
 @contextlib.contextmanager

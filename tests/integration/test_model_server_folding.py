@@ -10,6 +10,7 @@ from model_server.engines.tensorflow import TensorFlowEngine
 
 SIDE, CHANNELS = 8, 3
 SPEC = tf.TensorSpec((None, SIDE, SIDE, CHANNELS), tf.float32, "x")
+IMAGE = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, CHANNELS)).astype(np.float32)
 
 
 def variable(*shape, least=-1.0):
@@ -51,14 +52,13 @@ def run(path, signature="serving_default", times=1):
     loaded = TensorFlowEngine(path, fold(path))
     found = loaded.signatures.signature_def[signature]
     [given], [fetched] = found.inputs.values(), found.outputs.values()
-    image = np.random.default_rng(0).uniform(-1, 1, (2, SIDE, SIDE, CHANNELS)).astype(np.float32)
     for _ in range(times):
-        [answer] = loaded.run({given.name: image}, [fetched.name], 9)
+        [answer] = loaded.run({given.name: IMAGE}, [fetched.name], 9)
     operations = {operation.type for operation in loaded._graph.get_operations()}
     loaded.close()
     call = tf.saved_model.load(str(path)).signatures[signature]
     for _ in range(times):
-        [expected] = call(x=tf.constant(image)).values()
+        [expected] = call(x=tf.constant(IMAGE)).values()
     return answer, expected.numpy(), operations
 
 
@@ -89,6 +89,23 @@ def test_convolution_with_another_user_keeps_its_kernel(tmp_path):
     answer, expected, operations = run(tmp_path)
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     assert "FusedBatchNormV3" in operations
+
+
+def test_convolution_that_is_an_output_keeps_its_kernel(tmp_path):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x, network = tf.compat.v1.placeholder(SPEC.dtype, SPEC.shape), Network()
+        convolved = network.convolve(x)
+        outputs = [convolved, network.normalize(convolved)]
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.saved_model.simple_save(
+            session, str(tmp_path), {"x": x}, {str(n): it for n, it in enumerate(outputs)}
+        )
+        expected = session.run(outputs, {x: IMAGE})
+    loaded = TensorFlowEngine(tmp_path, fold(tmp_path))
+    found = loaded.run({x.name: IMAGE}, [output.name for output in outputs], 9)
+    loaded.close()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_signatures_share_folded_weights(tmp_path):
