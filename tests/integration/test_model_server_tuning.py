@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
 
@@ -15,28 +16,29 @@ from tests.serving import predict_request
 from tutorial import TutorialError, tune
 
 
-class Slow(TensorFlowEngine):
-    """A model whose runs take `seconds`; with more than one thread they wait for each other."""
+class Engine(TensorFlowEngine):
+    """A model that knows its threads, and remembers which of them were closed."""
 
-    seconds: ClassVar = {}  # by threads
     closed: ClassVar = []
-    shared = threading.Lock()
 
     def __init__(self, path, threads):
         super().__init__(path, threads=threads)
         self.threads = threads
 
-    def run(self, *arguments):
-        if self.threads == 1:
-            time.sleep(self.seconds[1])
-        else:
-            with self.shared:
-                time.sleep(self.seconds[self.threads])
-        return super().run(*arguments)
-
     def close(self):
         self.closed.append(self.threads)
         super().close()
+
+
+class Slow(Engine):
+    """A model that takes ten milliseconds; with more than one thread, runs wait for each other."""
+
+    shared = threading.Lock()
+
+    def run(self, *arguments):
+        with self.shared if self.threads > 1 else nullcontext():
+            time.sleep(0.01)
+        return super().run(*arguments)
 
 
 @pytest.fixture
@@ -44,23 +46,39 @@ def folder(tmp_path, monkeypatch):
     """A SavedModel, on a machine with two processors."""
     monkeypatch.setattr(tuning, "available_cpus", lambda: 2)
     monkeypatch.setattr(tuning, "SECONDS", 0.1)
-    monkeypatch.setattr(Slow, "closed", [])
+    monkeypatch.setattr(Engine, "closed", [])
     return saved_models.save_scale(tmp_path / "1")
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "chosen"), [(0.005, 0.005, 1), (0.006, 0.005, 1), (0.02, 0.005, 2)]
+    ("one", "two", "chosen"),
+    [
+        ((0.5, 4), (0.5, 2), 1),
+        ((0.6, 4), (0.5, 2), 1),
+        ((2, 1), (0.5, 2), 2),
+        ((1, 3), (0.5, 2), 2),
+    ],
 )
 def test_one_thread_is_chosen_if_many_callers_gain_more_than_one_loses(
     folder, monkeypatch, caplog, one, two, chosen
 ):
     saved_models.write_warmup(folder, predict_request())
-    monkeypatch.setattr(Slow, "seconds", {1: one, 2: two})
+    speeds = {1: tuning.Speed(*one), 2: tuning.Speed(*two)}
+    monkeypatch.setattr(tuning, "measure", lambda engine, *_: speeds[engine.threads])
     caplog.set_level("INFO")
-    engine = tuning.choose_threads(partial(Slow, folder), folder)
+    engine = tuning.choose_threads(partial(Engine, folder), folder)
     assert engine.threads == chosen
-    assert Slow.closed == [3 - chosen]
+    assert Engine.closed == [3 - chosen]
     assert f"{chosen} threads for an operation" in caplog.text
+    engine.close()
+
+
+@pytest.mark.parametrize(("threads", "at_most"), [(1, 200), (2, 100)])
+def test_a_model_is_measured_alone_and_with_many_callers(folder, threads, at_most):
+    engine = Slow(folder, threads)
+    speed = tuning.measure(engine, predict_request(), 2)
+    assert speed.alone >= 0.01
+    assert 0 < speed.together <= at_most
     engine.close()
 
 
@@ -69,18 +87,17 @@ def test_nothing_is_measured_on_one_processor_or_without_a_warmup(folder, monkey
     if warm:
         saved_models.write_warmup(folder, predict_request())
     monkeypatch.setattr(tuning, "available_cpus", lambda: cpus)
-    engine = tuning.choose_threads(partial(Slow, folder), folder)
+    engine = tuning.choose_threads(partial(Engine, folder), folder)
     assert engine.threads == cpus
-    assert not Slow.closed
+    assert not Engine.closed
     engine.close()
 
 
-def test_a_warmup_that_fails_leaves_no_model_behind(folder, monkeypatch):
+def test_a_warmup_that_fails_leaves_no_model_behind(folder):
     saved_models.write_warmup(folder, predict_request(signature="no"))
-    monkeypatch.setattr(Slow, "seconds", {1: 0, 2: 0})
     with pytest.raises(tf.errors.FailedPreconditionError, match='"no"'):
-        tuning.choose_threads(partial(Slow, folder), folder)
-    assert sorted(Slow.closed) == [1, 2]
+        tuning.choose_threads(partial(Engine, folder), folder)
+    assert sorted(Engine.closed) == [1, 2]
 
 
 @pytest.mark.parametrize(
