@@ -38,13 +38,16 @@ def fold(path: Path) -> MetaGraphDef | None:
     """
     if sum(file.stat().st_size for file in path.glob("variables/*.data-*")) > LARGEST:
         return None
-    try:
-        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        try:
             loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
+        except Exception:  # the server loads it once more, and says what is wrong
+            return None
+        try:
             graph = _folded(session, loaded)
-    except Exception as error:  # it can still be served, or loading it says what is wrong
-        _log.warning("%s cannot be folded: %s", path, error)
-        return None
+        except Exception as error:  # it can still be served
+            _log.warning("%s is served unfolded: %s", path, " ".join(str(error).split()))
+            return None
     return graph and MetaGraphDef(graph_def=graph, signature_def=loaded.signature_def)
 
 
