@@ -37,7 +37,8 @@ pytestmark = [
 
 def run_lesson(**parameters: object) -> None:
     """Run lesson 01's code cells, up to its ending, in this process."""
-    run_cells(LESSON, parameters, until="## When it goes wrong")
+    usual = {"PREPROCESSING": "unit", "LABELS": THREE}
+    run_cells(LESSON, usual | parameters, until="## When it goes wrong")
 
 
 def to_one(pixels: np.ndarray) -> np.ndarray:
@@ -52,7 +53,7 @@ class Case:
     save: Callable[[Path], None]
     predict: Callable[[np.ndarray], np.ndarray]
     scale: Callable[[np.ndarray], np.ndarray] = to_one
-    settings: dict[str, str] = field(default_factory=lambda: {"PREPROCESSING": "unit"})
+    settings: dict[str, str] = field(default_factory=dict)  # of lesson 01
     labels: str = THREE
     file: str = "model.keras"
     kind: str = "probabilities"
@@ -108,12 +109,7 @@ def in_style(name: str, reader=keras) -> Case:
     )
 
 
-def resized(how: str) -> Case:
-    """Return a case with another way to resize."""
-    return of(classifier(), settings={"PREPROCESSING": "unit", "RESIZE": how}, how=how)
-
-
-def with_outputs(outputs: dict[str, int], OUTPUT: str = "species") -> Case:
+def with_outputs(outputs: dict[str, int], served: str = "species", **settings: str) -> Case:
     """Return a case with a dict of named outputs, of which one is served."""
     base = classifier()
     heads = {
@@ -121,11 +117,8 @@ def with_outputs(outputs: dict[str, int], OUTPUT: str = "species") -> Case:
         for name, units in outputs.items()
     }
     model = keras.Model(base.input, heads)
-    settings = {"PREPROCESSING": "unit"}
-    if OUTPUT != "species":
-        settings["OUTPUT"] = OUTPUT
     return Case(
-        model.save, lambda array: model.predict(array, verbose=0)[OUTPUT], settings=settings
+        model.save, lambda array: model.predict(array, verbose=0)[served], settings=settings
     )
 
 
@@ -141,7 +134,7 @@ def uint8_saved_model() -> Case:
     return Case(
         lambda path: tf.saved_model.save(model.served, path, signatures=serve),
         lambda array: model.predict(array, verbose=0),
-        settings={},
+        settings={"PREPROCESSING": ""},
         file="saved",
     )
 
@@ -151,7 +144,7 @@ def own_function() -> Case:
     file = str(DATA / "own_layers.py")
     return of(
         classifier(first=[keras.layers.Activation(runpy.run_path(file)["sharp"])]),
-        settings={"PREPROCESSING": "unit", "CUSTOM_OBJECTS": file},
+        settings={"CUSTOM_OBJECTS": file},
     )
 
 
@@ -261,7 +254,7 @@ def mean_colours(pixels: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(pixels, axis=(1, 2))
 
 
-unchanged = {"scale": lambda pixels: pixels, "settings": {}}
+unchanged = {"scale": lambda pixels: pixels, "settings": {"PREPROCESSING": ""}}
 CASES = {
     "keras": lambda: of(classifier(), file="best model-0.89.keras"),
     "tf_keras": lambda: of(classifier(tf_keras), file="model.h5"),
@@ -269,9 +262,7 @@ CASES = {
     "caffe in tf_keras": lambda: in_style("resnet50", tf_keras),
     "torch": lambda: in_style("densenet"),
     "tf": lambda: in_style("mobilenet_v2"),
-    "bilinear": lambda: resized("bilinear"),
-    "bicubic": lambda: resized("bicubic"),
-    "area": lambda: resized("area"),
+    "bilinear": lambda: of(classifier(), settings={"RESIZE": "bilinear"}, how="bilinear"),
     "scales itself": lambda: of(
         classifier(first=[keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 255)]), **unchanged
     ),
@@ -302,7 +293,7 @@ CASES = {
     "grey": lambda: of(classifier(shape=(*SIZE, 1)), mode="L"),
     "grey, bilinear": lambda: of(
         classifier(shape=(*SIZE, 1)),
-        settings={"PREPROCESSING": "unit", "RESIZE": "bilinear"},
+        settings={"RESIZE": "bilinear"},
         mode="L",
         how="bilinear",
     ),
@@ -311,13 +302,11 @@ CASES = {
         classifier(shape=(3, *SIZE), first=[keras.layers.Permute((2, 3, 1))]),
         scale=lambda pixels: pixels.transpose(0, 3, 1, 2) / 255,
     ),
-    "any size": lambda: of(
-        classifier(shape=(None, None, 3)), settings={"PREPROCESSING": "unit", "SIZE": "24x20"}
-    ),
+    "any size": lambda: of(classifier(shape=(None, None, 3)), settings={"SIZE": "24x20"}),
     "takes uint8": lambda: of(
         classifier(first=[keras.layers.Rescaling(1 / 255)], dtype="uint8"),
         scale=lambda pixels: pixels.astype(np.uint8),
-        settings={},
+        settings={"PREPROCESSING": ""},
     ),
     "uint8 SavedModel": uint8_saved_model,
     "an operation's softmax": lambda: followed_by(keras.ops.softmax, activation=None),
@@ -325,13 +314,13 @@ CASES = {
     "softmax beside a linear output": with_two_heads,
     "scores with sides": with_sides,
     "logits between 0 and 1": lambda: replace(
-        squeezed(), settings={"PREPROCESSING": "unit", "SCORES": "logits"}, kind="logits"
+        squeezed(), settings={"SCORES": "logits"}, kind="logits"
     ),
     "mean of softmaxes": lambda: of(averaged("softmax")),
     "mean of logits": lambda: of(averaged(None), kind="logits"),
     "mean of sigmoids": lambda: of(
         averaged("sigmoid"),
-        settings={"PREPROCESSING": "unit", "SCORES": "independent"},
+        settings={"SCORES": "independent"},
         kind="independent",
     ),
     "sums of probabilities": joined,
@@ -345,15 +334,13 @@ CASES = {
     "names beside the scores": with_names,
     "dict output": lambda: with_outputs({"species": 3}),
     "two outputs": lambda: with_outputs({"species": 3, "mood": 2}),
-    "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, OUTPUT="mood"),
+    "two outputs alike": lambda: with_outputs({"species": 3, "mood": 3}, "mood", OUTPUT="mood"),
     "labels in a file": lambda: of(
-        classifier(),
-        settings={"PREPROCESSING": "unit", "LABELS": str(DATA / "class_indices.json")},
+        classifier(), settings={"LABELS": str(DATA / "class_indices.json")}
     ),
     "own function": own_function,
     "Lambda": lambda: of(
-        classifier(first=[keras.layers.Lambda(lambda x: x * 0.5)]),
-        settings={"PREPROCESSING": "unit", "TRUSTED": "1"},
+        classifier(first=[keras.layers.Lambda(lambda x: x * 0.5)]), settings={"TRUSTED": "1"}
     ),
     "lambda for a loss": lambda: of(with_lambda_loss()),
     "input named my-image.1": lambda: of(classifier(name="my-image.1")),
@@ -381,9 +368,10 @@ def served(tmp_path_factory) -> Callable:
         source = place / str(number) / case.file
         source.parent.mkdir()
         case.save(source)
-        settings = {"LABELS": case.labels, "MODEL_NAME": f"m{number}"} | case.settings
+        settings = {"LABELS": case.labels} | case.settings
+        paths = {"MODEL": str(source), "MODELS_DIR": str(place / "models")}
         try:
-            run_lesson(MODEL=str(source), MODELS_DIR=str(place / "models"), **settings)
+            run_lesson(MODEL_NAME=f"m{number}", **paths, **settings)
         except Exception as error:
             failed[name] = error
     configs = [
@@ -440,12 +428,6 @@ def test_gateway_gives_the_scores_of_keras(name, served, picture):
     if case.kind == "logits":
         expected = np.exp(expected) / np.exp(expected).sum()
     np.testing.assert_allclose([found[label] for label in labels], expected[0], atol=1e-4)
-
-
-def test_a_missing_preprocessing_is_asked_for(tmp_path):
-    classifier().save(tmp_path / "model.keras")
-    with pytest.raises(TutorialError, match="set PREPROCESSING as in training: choose tf"):
-        run_lesson(MODEL=str(tmp_path / "model.keras"), LABELS=THREE, MODELS_DIR=str(tmp_path))
 
 
 def sliced(x):
@@ -535,6 +517,11 @@ def of_tensorflow_1() -> Case:
 
 
 REFUSED = {
+    "no preprocessing": (
+        plain,
+        {"PREPROCESSING": ""},
+        "set PREPROCESSING as in training: choose tf",
+    ),
     "random": (random, {}, "other scores each time: .* such as Dropout, .* training=True"),
     "percent": (
         lambda: followed_by(keras.layers.Rescaling(100)),
@@ -574,7 +561,6 @@ REFUSED = {
         "takes int8, .* takes uint8",
     ),
     "two outputs with one name": (alike, {}, "same name: head, head. Build a model"),
-    "size": (plain, {"SIZE": "large"}, "SIZE=large is not like 224"),
     "size 0": (plain, {"SIZE": "0"}, "SIZE=0 is not like 224"),
     "never built": (
         lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),
@@ -659,7 +645,6 @@ def test_a_model_that_cannot_be_served_is_refused_in_one_line(name, tmp_path):
     make, settings, words = REFUSED[name]
     case = make()
     case.save(tmp_path / case.file)
-    settings = {"PREPROCESSING": "unit", "LABELS": THREE} | settings
     with pytest.raises(TutorialError, match=words) as caught:
         run_lesson(MODEL=str(tmp_path / case.file), MODELS_DIR=str(tmp_path), **settings)
     assert "\n" not in str(caught.value)
