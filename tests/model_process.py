@@ -51,9 +51,3 @@ class ModelProcess:
     def thaw(self) -> None:
         """Let it go on."""
         self._process.send_signal(signal.SIGCONT)
-
-    def __enter__(self) -> "ModelProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()

@@ -14,6 +14,7 @@ from itertools import cycle
 import pytest
 
 from tests.gateway_process import GatewayProcess
+from tests.model_process import ModelProcess
 from tutorial import processes, services
 
 PORTS = range(20_000, 32_000)  # below those that the system itself gives to clients and port 0
@@ -57,6 +58,23 @@ def start_gateway(contract_file, fake_model):
             gateway = GatewayProcess(**defaults | settings)
             stack.callback(gateway.server.stop)
             return gateway
+
+        yield start
+
+
+@pytest.fixture
+def start_chain(start_gateway):
+    """A function that starts fake models and a gateway before them: (the gateway, the models)."""
+    with ExitStack() as stack:
+
+        def start(
+            replicas: int = 1, *, delay: float = 0, **settings: object
+        ) -> tuple[GatewayProcess, list[ModelProcess]]:
+            models = [ModelProcess(delay=delay) for _ in range(replicas)]
+            for model in models:
+                stack.callback(model.kill)
+            addresses = ",".join(f"127.0.0.1:{model.port}" for model in models)
+            return start_gateway(model_address=f"ipv4:///{addresses}", **settings), models
 
         yield start
 

@@ -6,34 +6,19 @@ are shorter, and the figures the same.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
 
 from tests.gateway_process import GatewayProcess
-from tests.model_process import ModelProcess
 from tests.pictures import TEAL, encoded, noise
 from tutorial.processes import wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
 pytestmark = pytest.mark.timed
-
-
-@pytest.fixture
-def start(start_gateway) -> Iterator:
-    """Return a function that starts some models and a gateway before them: (gateway, models)."""
-    with ExitStack() as stack:
-
-        def start(replicas: int, **settings: object) -> tuple[GatewayProcess, list[ModelProcess]]:
-            models = [stack.enter_context(ModelProcess()) for _ in range(replicas)]
-            addresses = ",".join(f"127.0.0.1:{model.port}" for model in models)
-            return start_gateway(model_address=f"ipv4:///{addresses}", **settings), models
-
-        yield start
 
 
 class Answer(NamedTuple):
@@ -78,8 +63,8 @@ def ask_steadily(
         return answers, failures, fault.result()
 
 
-def test_model_killed_and_back_after_a_second_costs_no_answer(start):
-    gateway, [model] = start(1)
+def test_model_killed_and_back_after_a_second_costs_no_answer(start_chain):
+    gateway, [model] = start_chain()
     seconds = 30 if FULL else 6
 
     def restart() -> float:
@@ -98,8 +83,8 @@ def test_model_killed_and_back_after_a_second_costs_no_answer(start):
     assert 0.5 < slowest < 3  # a lower figure: the outage was not met
 
 
-def test_callers_hear_in_time_that_the_model_is_away(start):
-    gateway, [model] = start(1)
+def test_callers_hear_in_time_that_the_model_is_away(start_chain):
+    gateway, [model] = start_chain()
     outage = 20 if FULL else 5
 
     def be_away() -> float:
@@ -122,8 +107,8 @@ def test_callers_hear_in_time_that_the_model_is_away(start):
     assert all(answer.status == 200 for answer in answers if answer.asked > back + 2)
 
 
-def test_gateway_avoids_a_frozen_model_before_long(start):
-    gateway, [frozen, _] = start(2)
+def test_gateway_avoids_a_frozen_model_before_long(start_chain):
+    gateway, [frozen, _] = start_chain(2)
     assert {ask(gateway).status for _ in range(4)} == {200}
     frozen.freeze()
     begun = time.monotonic()
@@ -139,8 +124,8 @@ def test_gateway_avoids_a_frozen_model_before_long(start):
     assert ask(gateway).status == 200
 
 
-def test_gateway_holds_requests_until_a_model_that_was_scaled_to_zero_is_back(start):
-    gateway, [model] = start(1, model_wait=6, threads=8)
+def test_gateway_holds_requests_until_a_model_that_was_scaled_to_zero_is_back(start_chain):
+    gateway, [model] = start_chain(model_wait=6, threads=8)
     model.kill()
     with ThreadPoolExecutor(6) as pool:
         held = [pool.submit(ask, gateway) for _ in range(6)]

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 import pytest
 
 from tests.gateway_process import GatewayProcess
-from tests.model_process import ModelProcess
 from tests.pictures import png, upload
 from tutorial.load import Result, form, measure
 from tutorial.processes import wait_until
@@ -27,20 +26,6 @@ FULL = os.environ.get("FAULTS") == "full"
 EIGHT = 8
 
 pytestmark = pytest.mark.timed
-
-
-@pytest.fixture
-def start(start_gateway) -> Iterator:
-    """A function that starts a model with this delay in seconds, and a gateway in front of it."""
-    models = []
-
-    def start(delay: float = 0, **settings) -> GatewayProcess:
-        models.append(ModelProcess(delay=delay))
-        return start_gateway(model_address=f"127.0.0.1:{models[-1].port}", **settings)
-
-    yield start
-    for model in models:
-        model.kill()
 
 
 def run_load(*addresses: str, **options: float) -> Result:
@@ -73,9 +58,9 @@ def goodput(result: Result) -> float:
     return sum(1 < end <= result.seconds for end in ends) / (result.seconds - 1)
 
 
-def test_gateway_keeps_its_goodput_under_overload_and_refuses_the_rest_at_once(start):
+def test_gateway_keeps_its_goodput_under_overload_and_refuses_the_rest_at_once(start_chain):
     # The model answers 4 at once, 20 a second: it is the limit, not the processor.
-    gateway = start(delay=0.2)
+    gateway, _ = start_chain(delay=0.2)
     refusals = 0
 
     def overload() -> tuple[float, float]:
@@ -105,8 +90,8 @@ def test_gateway_keeps_its_goodput_under_overload_and_refuses_the_rest_at_once(s
     print("goodput as a share of the peak, seconds to refuse:", rounds[-1])
 
 
-def test_refused_upload_gets_its_answer(start):
-    gateway = start(delay=1, threads=3)
+def test_refused_upload_gets_its_answer(start_chain):
+    gateway, _ = start_chain(delay=1, threads=3)
     with ThreadPoolExecutor(EIGHT) as callers:
         answers = callers.map(gateway.predict, [png() + bytes(3 * 2**20)] * EIGHT)
         assert {answer.status_code for answer in answers} == {200, 503}
@@ -119,8 +104,8 @@ def test_refused_upload_gets_its_answer(start):
         pytest.param(upload(png())[:-20], b"HTTP/1.1 408", id="body"),
     ],
 )
-def test_slow_clients_are_disconnected_in_time(start, part, end):
-    gateway = start(threads=EIGHT + 2, request_timeout=2, model_timeout=2)
+def test_slow_clients_are_disconnected_in_time(start_chain, part, end):
+    gateway, _ = start_chain(threads=EIGHT + 2, request_timeout=2, model_timeout=2)
     begun = time.monotonic()
 
     def drip(slow: socket.socket) -> bytes:
@@ -149,8 +134,8 @@ def test_slow_clients_are_disconnected_in_time(start, part, end):
     assert gateway.predict(timeout=5).status_code in (200, 503)
 
 
-def test_pipelined_requests_are_answered_in_order(start):
-    gateway = start()
+def test_pipelined_requests_are_answered_in_order(start_chain):
+    gateway, _ = start_chain()
     request = b"GET /nowhere HTTP/1.1\r\nHost: gateway\r\nX-Request-ID: %d\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=5) as connection:
         connection.sendall(b"".join(request % number for number in range(EIGHT)))
@@ -161,8 +146,8 @@ def test_pipelined_requests_are_answered_in_order(start):
     assert ids == [b"%d" % number for number in range(EIGHT)]
 
 
-def test_gateway_that_ends_finishes_its_requests(start):
-    gateway = start(delay=0.5)
+def test_gateway_that_ends_finishes_its_requests(start_chain):
+    gateway, _ = start_chain(delay=0.5)
     with ThreadPoolExecutor(EIGHT) as clients:
         under_way = [clients.submit(gateway.predict) for _ in range(EIGHT)]
         wait_until(
@@ -184,8 +169,8 @@ def test_gateway_that_ends_finishes_its_requests(start):
     assert gateway.server.exit_code == 0
 
 
-def test_concurrent_requests_get_their_own_answers(start):
-    gateway = start()
+def test_concurrent_requests_get_their_own_answers(start_chain):
+    gateway, _ = start_chain()
     colours = {f"{i}.of.240": (i, 255 - i, (7 * i) % 256) for i in range(1, 241)}
 
     def ask(name: str) -> None:
