@@ -134,12 +134,6 @@ def test_load_counts_answers_and_failures(capsys):
     assert counts["failure"].startswith(("HTTPError: HTTP Error 503", "hat instead of t-shirt"))
 
 
-def test_load_counts_a_gateway_that_is_not_there(capsys):
-    counts = run_load("127.0.0.1:1", capsys, "--seconds", "0.2")
-    assert counts["answered"] == 0 < counts["failed"]
-    assert "Connection refused" in counts["failure"]
-
-
 def test_kind_names_what_is_missing(monkeypatch):
     monkeypatch.setattr(kind.shutil, "which", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["kind"])

@@ -132,20 +132,11 @@ def assert_keda_knows(scaled, version):
         assert f'namespace="{scaled["metadata"]["namespace"]}"' in trigger["metadata"]["query"]
 
 
-def test_misspelt_field_is_invalid(schemas_read_once):
-    deployment = find(rendered(()), "Deployment", "model")
-    wrong = json.loads(json.dumps(deployment).replace("readinessProbe", "readynessProbe"))
-    with pytest.raises(kubernetes_validate.ValidationError, match="readynessProbe"):
-        kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
-
-
 # What refers to what
 
 
 @every_choice
-def test_names_are_unique_and_in_one_namespace(choice):
-    keys = [(each["kind"], each["metadata"]["name"]) for each in rendered(choice)]
-    assert len(keys) == len(set(keys))
+def test_all_objects_are_in_one_namespace(choice):
     for each in rendered(choice):
         key = "name" if each["kind"] == "Namespace" else "namespace"
         assert each["metadata"][key] == "clothing"
@@ -296,7 +287,8 @@ def test_keda_takes_the_place_of_the_models_autoscaler():
     assert scalers("keda") == [("ScaledObject", "model")]
     both = [("HorizontalPodAutoscaler", "gateway"), ("ScaledObject", "model")]
     assert scalers("autoscaling", "keda") == both
-    with pytest.raises(TutorialError, match="error in remove for path: '/spec/replicas'"):
+    words = r"cannot render .*error in remove for path: '/spec/replicas'"
+    with pytest.raises(TutorialError, match=words):
         scalers("keda", "autoscaling")
 
 
@@ -443,11 +435,3 @@ def test_tags_of_the_images_are_in_one_place():
         named = re.findall(r"(clothing-(?:gateway|model))[\w-]*:([\w.]+)", path.read_text())
         for name, tag in named:
             assert tag == tags[name], path
-
-
-# kubectl
-
-
-def test_render_passes_on_what_kubectl_says(tmp_path):
-    with pytest.raises(TutorialError, match=r"cannot render .*unable to find one of"):
-        kubernetes.render(tmp_path)

@@ -30,16 +30,16 @@ def test_tensorflow_its_packages_and_the_image_share_one_minor_version():
     assert f'"{minor(TAG)}"' in HISTORY.read_text(), "the history of operations ends too early"
 
 
-def test_lessons_name_the_image_that_the_code_uses():
-    for lesson in (ROOT / "notebooks").rglob("*.ipynb"):
-        for tag in re.findall(r"tensorflow/serving:(\d+\.\d+\.\d+)\b", lesson.read_text()):
-            assert tag in (TAG, "2.7.0"), lesson.name
-
-
-@pytest.mark.parametrize("file", ["Dockerfile.model", "compose.yaml", "README.md"])
-def test_files_name_the_image_that_the_code_uses(file):
-    tags = set(re.findall(r"tensorflow/serving:([\d.]+)", (ROOT / file).read_text()))
-    assert tags == {TAG} or (not tags and file != "Dockerfile.model")
+def test_files_name_the_image_that_the_code_uses():
+    patterns = ("Dockerfile.model", "*.yaml", "README.md", "k8s/**/*.*", "notebooks/**/*.ipynb")
+    tags = {
+        (path.name, tag)
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+        for tag in re.findall(r"tensorflow/serving:(\d+\.\d+\.\d+)", path.read_text())
+    }
+    assert ("Dockerfile.model", TAG) in tags
+    assert {each for each in tags if each[1] != TAG} == {("02-inspect-saved-model.ipynb", "2.7.0")}
 
 
 @pytest.mark.parametrize(
