@@ -26,20 +26,21 @@ from typing import Any
 
 import yaml
 
-from tutorial import kubernetes, services
+from tutorial import TutorialError, kubernetes, services
+from tutorial.processes import wait_until
 
 PICTURE = services.ROOT / "starter/samples/t-shirt.jpg"
 LOAD = Path(__file__).with_name("load.py")
 REQUESTS = re.compile(r'^:tensorflow:serving:request_count\{.*status="OK".*\} (\S+)$', re.MULTILINE)
 
 
-class CheckError(Exception):
-    """The cluster does not do what it should; the message says what was seen."""
-
-
 @dataclass
 class Check:
-    """The steps, in the order in which `run` takes them; each raises CheckError."""
+    """The steps, in the order in which `run` takes them.
+
+    Each raises TutorialError if the cluster does not do what it should; the message says what was
+    seen.
+    """
 
     overlay: str
     context: str | None  # of kubectl's configuration
@@ -55,12 +56,12 @@ class Check:
     model_name: str = ""  # the contract's by default
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Return kubectl's output; CheckError with its own words where it fails."""
+        """Return kubectl's output; TutorialError with its own words where it fails."""
         context = ["--context", self.context] if self.context else []
         command = [kubernetes.kubectl(), *context, "--namespace", self.namespace, *arguments]
         result = subprocess.run(command, input=stdin, capture_output=True, text=True)
         if result.returncode:
-            raise CheckError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
+            raise TutorialError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
 
     def run(self) -> None:
@@ -76,13 +77,13 @@ class Check:
             self.while_loaded("new model rolled out", lambda: self.roll("model"))
             after = self.served_version()
             if after <= before:
-                raise CheckError(f"the new model's version is {after}, the old one's {before}")
+                raise TutorialError(f"the new model's version is {after}, the old one's {before}")
             self.while_loaded("new gateway rolled out", lambda: self.roll("gateway"))
             self.while_loaded("five gateways", lambda: self.scale("gateway", 5))
             undo = ("rollout", "undo", self.deployment("model"))
             self.while_loaded("model rolled back", lambda: self.replace("model", *undo))
             if self.served_version() != before:
-                raise CheckError(f"rolled back to {self.served_version()} instead of {before}")
+                raise TutorialError(f"rolled back to {self.served_version()} instead of {before}")
 
     def deployment(self, tier: str) -> str:
         """What kubectl calls the Deployment of a tier, "gateway" or "model"."""
@@ -112,12 +113,8 @@ class Check:
         self.kubectl("rollout", "status", self.deployment(tier), timeout)
 
     def wait_for(self, check: Callable[[], bool], what: str) -> None:
-        """Return as soon as `check()` is true; CheckError when patience ends."""
-        deadline = time.monotonic() + self.patience
-        while not check():
-            if time.monotonic() > deadline:
-                raise CheckError(f"waited too long for {what}")
-            time.sleep(min(1.0, self.window))
+        """Return as soon as `check()` is true."""
+        wait_until(check, timeout=self.patience, interval=min(1.0, self.window), what=what)
 
     def pods(self, tier: str, *, ending: bool = False) -> list[str]:
         """A tier's pods, oldest first: those that stay, or those that are about to end."""
@@ -146,7 +143,7 @@ class Check:
             if total > 0 and min(seen.values()) >= total / len(seen) / 2:
                 break
             if time.monotonic() > deadline:
-                raise CheckError(f"each model has no share of the requests: {seen}")
+                raise TutorialError(f"each model has no share of the requests: {seen}")
         counts = [round(count) for count in seen.values()]
         report(f"requests in {self.window:g} s, by pod in order of birth: {counts}")
         report(f"share of the last pod: {counts[-1] / total:.0%} (fair: {1 / len(counts):.0%})")
@@ -166,7 +163,7 @@ class Check:
         answers = [json.loads(self.ask_model(pod, path)) for pod in self.pods("model")]
         versions = {int(answer["model_spec"]["version"]) for answer in answers}
         if len(versions) != 1:
-            raise CheckError(f"the model pods serve the versions {sorted(versions)}")
+            raise TutorialError(f"the model pods serve the versions {sorted(versions)}")
         return versions.pop()
 
     @contextmanager
@@ -191,7 +188,7 @@ class Check:
         self.kubectl("delete", "pod/load", "configmap/load", "--ignore-not-found", "--now")
 
     def while_loaded(self, what: str, step: Callable[[], None]) -> None:
-        """Take a step; CheckError where a request failed meanwhile, or none was made."""
+        """Take a step; TutorialError where a request failed meanwhile, or none was made."""
         before = self.counted()
         step()
         self.wait_for(
@@ -201,7 +198,7 @@ class Check:
         answered, failed = (after[key] - before[key] for key in ("answered", "failed"))
         if failed:
             total = answered + failed
-            raise CheckError(f"{what}: {failed} of {total} requests failed: {after['failure']}")
+            raise TutorialError(f"{what}: {failed} of {total} requests failed: {after['failure']}")
         took = p99(Counter(after["took"]) - Counter(before["took"]))
         report(f"{what}: {answered} requests meanwhile, none failed, 99% within {took} ms")
 
@@ -221,7 +218,7 @@ class Check:
             print(f"\n$ kubectl {' '.join(arguments)}", file=sys.stderr)
             try:
                 print("\n".join(self.kubectl(*arguments).splitlines()[-40:]), file=sys.stderr)
-            except CheckError as error:
+            except TutorialError as error:
                 print(error, file=sys.stderr)
 
 
@@ -266,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
     check = Check(next_images=images, **options)
     try:
         check.run()
-    except CheckError as error:
+    except TutorialError as error:
         check.explain()
         sys.exit(f"cluster check: {error}")
 
