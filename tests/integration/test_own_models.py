@@ -96,15 +96,13 @@ def folder(model, save: Callable) -> Case:
     )
 
 
-def in_style(name: str, reader=keras) -> Case:
+def in_style(name: str) -> Case:
     """Return a case with the preprocessing of a Keras family."""
-    family = getattr(reader.applications, name)
-    suffix = "keras" if reader is keras else "h5"
+    family = getattr(keras.applications, name)
     return of(
-        classifier(reader, activation=None),
+        classifier(activation=None),
         scale=lambda pixels: family.preprocess_input(pixels.copy()),
         settings={"PREPROCESSING": name},
-        file=f"model.{suffix}",
         kind="logits",
     )
 
@@ -225,15 +223,15 @@ def plain() -> Case:
     return of(classifier())
 
 
-def with_ending(ending: str) -> Case:
-    """Return a classifier in a .keras file that has another name."""
+def without_ending() -> Case:
+    """Return a classifier in a .keras file whose name does not say so."""
     model = classifier()
 
     def save(path: Path) -> None:
         model.save(path.with_suffix(".keras"))
         path.with_suffix(".keras").rename(path)
 
-    return Case(save, lambda array: model.predict(array, verbose=0), file=f"model{ending}")
+    return Case(save, lambda array: model.predict(array, verbose=0), file="model")
 
 
 def saved_function(
@@ -259,7 +257,6 @@ CASES = {
     "keras": lambda: of(classifier(), file="best model-0.89.keras"),
     "tf_keras": lambda: of(classifier(tf_keras), file="model.h5"),
     "caffe": lambda: in_style("vgg16"),
-    "caffe in tf_keras": lambda: in_style("resnet50", tf_keras),
     "torch": lambda: in_style("densenet"),
     "tf": lambda: in_style("mobilenet_v2"),
     "bilinear": lambda: of(classifier(), settings={"RESIZE": "bilinear"}, how="bilinear"),
@@ -325,8 +322,7 @@ CASES = {
     ),
     "sums of probabilities": joined,
     "a batch of one": lambda: of(classifier(batch_size=1)),
-    "another ending": lambda: with_ending(".zip"),
-    "no ending": lambda: with_ending(""),
+    "no ending": without_ending,
     "words beside the scores": lambda: saved_function(
         lambda pixels: {"scores": tf.nn.softmax(mean_colours(pixels)), "names": tf.constant("a")},
         *(None, *SIZE, 3),

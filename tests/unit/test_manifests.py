@@ -87,27 +87,23 @@ def test_all_objects_are_valid(version, schemas_read_once):
     objects = {json.dumps(each, sort_keys=True): each for each in everything}
     assert len(objects) > 30
     for each in objects.values():
-        if each["kind"] == "ScaledObject":
-            assert_keda_knows(each, version)
-            continue
-        if each["kind"] not in ("PodMonitor", "PrometheusRule"):
-            assert kubernetes_validate.validate(each, version, strict=True) == version
-            continue
-        # Kubernetes does not know these kinds. They are the operator's.
-        assert each["apiVersion"] == "monitoring.coreos.com/v1"
-        if each["kind"] == "PrometheusRule":
-            assert each["spec"] == yaml.safe_load((ROOT / "compose/drift.yml").read_text())
-            continue
-        assert each["spec"].keys() == {"selector", "podMetricsEndpoints"}
-        for endpoint in each["spec"]["podMetricsEndpoints"]:
-            assert endpoint.keys() == {"port", "path", "interval"}
-            assert re.fullmatch(r"\d+s", endpoint["interval"])
+        match each["apiVersion"], each["kind"]:
+            case "keda.sh/v1alpha1", "ScaledObject":
+                assert_keda_knows(each, version)
+            case "monitoring.coreos.com/v1", "PrometheusRule":
+                assert each["spec"] == yaml.safe_load((ROOT / "compose/drift.yml").read_text())
+            case "monitoring.coreos.com/v1", "PodMonitor":
+                assert each["spec"].keys() == {"selector", "podMetricsEndpoints"}
+                for endpoint in each["spec"]["podMetricsEndpoints"]:
+                    assert endpoint.keys() == {"port", "path", "interval"}
+                    assert re.fullmatch(r"\d+s", endpoint["interval"])
+            case _:
+                assert kubernetes_validate.validate(each, version, strict=True) == version
 
 
 def assert_keda_knows(scaled, version):
     """Check a ScaledObject, whose schema is KEDA's; a part of it is that of Kubernetes."""
     spec = scaled["spec"]
-    assert scaled["apiVersion"] == "keda.sh/v1alpha1"
     assert spec.keys() <= KEDA
     assert 0 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
     assert spec["fallback"].keys() <= {"failureThreshold", "replicas", "behavior"}
