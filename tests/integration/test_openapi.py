@@ -96,10 +96,8 @@ def test_every_page_and_request_is_described(app, document):
 def test_docs_page_is_accessible_and_needs_nothing_from_outside(app, scheme):
     with serve(app) as origin, launch() as browser:
         page = browser.new_page(color_scheme=scheme, viewport={"width": 320, "height": 700})
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{origin}/docs")
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
-        assert all(url.startswith(origin) for url in asked)
+        assert all(sent.url.startswith(origin) for sent in page.requests())

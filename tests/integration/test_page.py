@@ -150,29 +150,20 @@ def opened(browser: Browser, gateway: FakeGateway, **options) -> Iterator[Page]:
 @contextmanager
 def loaded(page: Page, gateway: FakeGateway) -> Iterator[Page]:
     """Load the page; fail if it logs an error, or sends a request to another host."""
-    problems: list[str] = []
-
-    def on_request(sent):
-        if not sent.url.startswith((f"{gateway.origin}/", f"blob:{gateway.origin}/")):
-            problems.append(f"request to {sent.url}")
-
-    def on_console(message):
-        # The browser itself notes every 4xx, 5xx and failed request; those the tests make.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-            problems.append(message.text)
-
-    def on_error(error):
-        problems.append(str(error))
-
-    listeners = {"request": on_request, "console": on_console, "pageerror": on_error}
     page.set_default_timeout(5000)
-    for event, listener in listeners.items():
-        page.on(event, listener)
+    page.clear_console_messages()
+    page.clear_page_errors()
     page.goto(gateway.origin)
     yield page
-    for event, listener in listeners.items():
-        page.remove_listener(event, listener)
-    assert problems == []
+    # The browser itself notes every 4xx, 5xx and failed request; those the tests make.
+    noted = [
+        message.text
+        for message in page.console_messages(filter="all")
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text
+    ]
+    own = (f"{gateway.origin}/", f"blob:{gateway.origin}/")
+    foreign = [sent.url for sent in page.requests() if not sent.url.startswith(own)]
+    assert (noted, page.page_errors(filter="all"), foreign) == ([], [], [])
 
 
 @pytest.fixture
