@@ -75,9 +75,10 @@ def classifier(
     return reader.Model(inputs, layers.Dense(units, activation=activation)(x))
 
 
-def of(model, **options) -> Case:
-    """Return the case of a Keras model that is saved as a file."""
-    return Case(model.save, lambda array: np.asarray(model.predict(array, verbose=0)), **options)
+def of(model, base=None, **options) -> Case:
+    """Return the case of a Keras model that is saved as a file; `base` gives the right scores."""
+    base = base or model
+    return Case(model.save, lambda array: np.asarray(base.predict(array, verbose=0)), **options)
 
 
 def with_policy(name: str) -> keras.Model:
@@ -114,10 +115,8 @@ def with_outputs(outputs: dict[str, int], served: str = "species", **settings: s
         name: keras.layers.Dense(units, activation="softmax")(base.layers[-2].output)
         for name, units in outputs.items()
     }
-    model = keras.Model(base.input, heads)
-    return Case(
-        model.save, lambda array: model.predict(array, verbose=0)[served], settings=settings
-    )
+    one_head = keras.Model(base.input, heads[served])
+    return of(keras.Model(base.input, heads), one_head, settings=settings)
 
 
 def uint8_saved_model() -> Case:
@@ -158,7 +157,7 @@ def with_two_heads() -> Case:
     base = classifier()
     age = keras.layers.Dense(1, name="age")(base.layers[-2].output)
     model = keras.Model(base.input, [base.output, age])
-    return Case(model.save, lambda array: base.predict(array, verbose=0))
+    return of(model, base)
 
 
 def with_names() -> Case:
@@ -166,7 +165,7 @@ def with_names() -> Case:
     base = classifier()
     lookup = keras.layers.StringLookup(vocabulary=THREE.split(","), invert=True, num_oov_indices=0)
     model = keras.Model(base.input, [base.output, lookup(keras.ops.argmax(base.output, axis=1))])
-    return Case(model.save, lambda array: base.predict(array, verbose=0))
+    return of(model, base)
 
 
 def with_lambda_loss() -> keras.Model:
@@ -180,7 +179,7 @@ def with_sides() -> Case:
     """Return a classifier of convolutions, whose scores have a height and a width of one pixel."""
     base = classifier()
     model = keras.Model(base.input, keras.layers.Reshape((1, 1, 3))(base.output))
-    return Case(model.save, lambda array: base.predict(array, verbose=0))
+    return of(model, base)
 
 
 def averaged(activation: str | None) -> keras.Model:
