@@ -125,7 +125,6 @@ def test_numbers(client, dtype, sent, received):
     "body",
     [
         "",
-        "instances = [1, 2]",
         '{"instances": [1]} x',
         '{"inputs": ' + "[" * 100_000,
         b'{"inst\xff\x00',
@@ -138,12 +137,8 @@ def test_numbers(client, dtype, sent, received):
         {"signature_name": "no", "instances": [[1]]},
         {"instances": ["x", "y"]},
         {"instances": [[1, 2], [3]]},
-        {"inputs": [1, [2]]},
         {"instances": [{"x": 1}, 2]},
-        {"instances": [1, {"x": 2}]},
         {"instances": [{"z": 1}]},
-        {"instances": [{}]},
-        {"inputs": {"z": 1}},
         {"inputs": {}},
         {"inputs": [1e39]},
         {"inputs": True},
@@ -175,11 +170,9 @@ def test_rows_need_outputs_with_rows(client):
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        ("GET", "/v1/foo", 400),
         ("POST", "/v1/models", 400),
         ("PUT", "/v1/models/half:predict", 400),
         ("GET", "/v1/models/half:predict", 400),
-        ("GET", "/v1/models/half/labels/best:predict", 400),
         ("POST", "/v1/models/half:classify", 400),
         ("POST", "/v1/models/half/versions/HELLO:predict", 400),
         ("POST", f"/v1/models/half/versions/{2**64}:predict", 400),
@@ -188,7 +181,6 @@ def test_rows_need_outputs_with_rows(client):
         ("POST", "/v1/models/half/labels/no:predict", 400),
         ("GET", "/v1/models/no", 404),
         ("GET", "/v1/models/no/metadata", 404),
-        ("GET", "/", 404),
         ("GET", "/v2/models/half", 404),
     ],
 )
