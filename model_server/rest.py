@@ -242,7 +242,6 @@ class RestServer:
             inbuf_overflow=LARGEST_BODY,  # no temporary files: the file system may be read-only
             outbuf_overflow=LARGEST_BODY,
         )
-        self.port: int = self._server.effective_port
 
     def start(self) -> None:
         """Begin to answer."""
