@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def echo(client, dtype, values):
 def test_bytes_come_as_base64(client):
     for sent, received in (('{"b64": "w6Q="}', "ä"), ('"ä"', "ä"), ('[[{"b64": ""}]]', [[""]])):
         assert echo(client, "string", sent) == (200, {"outputs": received})
-    for wrong in ('{"b64": "_wA="}', '{"b64": 1}', '{"b64": "w6"}', '{"b65": "w6Q="}'):
+    for wrong in ('{"b64": "_wA="}', '{"b64": 1}', '{"b64": "w6"}', '[{"b65": "w6Q="}]'):
         assert_refused(echo(client, "string", wrong), 400)
 
 
@@ -161,10 +162,11 @@ def test_number_outside_its_dtype_is_refused(client, dtype, value):
     assert_refused(echo(client, dtype, f"[{value}]"), 400, '"value"', dtype)
 
 
-def test_rows_need_outputs_with_rows(client):
-    body = {"signature_name": "echo_float32", "instances": [1.0]}
-    assert predict(client, body, "scale") == (200, {"predictions": [1.0]})
-    assert_refused(predict(client, {"signature_name": "count", "instances": [3]}, "scale"), 400)
+@pytest.mark.parametrize("sizes", [{"total": ()}, {"scaled": (2, 3), "total": (1,)}])
+def test_rows_need_outputs_with_rows(sizes):
+    outputs = {alias: np.zeros(size, np.float32) for alias, size in sizes.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match='send "inputs"'):
+        rest._write_rows(outputs)
 
 
 @pytest.mark.parametrize(
