@@ -217,8 +217,6 @@ def _to_json(alias: str, array: np.ndarray) -> Any:
             for item in array.flat
         ]
         return np.array(items, object).reshape(array.shape).tolist()
-    if array.dtype.kind == "c":
-        raise errors.Unimplemented(f'output "{alias}" is complex, which JSON has no number for')
     if tf.as_dtype(array.dtype).is_floating and array.dtype.itemsize < 8:
         array = array.astype(np.float32).astype(str).astype(float)  # 0.1, not 0.10000000149011612
     return array.tolist()
@@ -242,7 +240,6 @@ class RestServer:
             inbuf_overflow=LARGEST_BODY,  # no temporary files: the file system may be read-only
             outbuf_overflow=LARGEST_BODY,
         )
-        self.port: int = self._server.effective_port
 
     def start(self) -> None:
         """Begin to answer."""

@@ -82,8 +82,6 @@ class Servable:
         if len(set(outputs)) < len(outputs):
             raise errors.InvalidArgument(f"an output is named twice: {', '.join(outputs)}")
         outputs = list(outputs) or list(signature.outputs)
-        if left():
-            raise errors.Cancelled("the caller left while the request waited for a thread")
         arrays = self._run(
             {signature.inputs[alias].name: array for alias, array in inputs.items()},
             [signature.outputs[alias].name for alias in outputs],

@@ -60,7 +60,7 @@ def serve(flags: argparse.Namespace) -> None:
             )
         if rest:
             rest.start()
-            print(f"Exporting HTTP/REST API at:{flags.host}:{rest.port} ...", flush=True)
+            print(f"Exporting HTTP/REST API at:{flags.host}:{flags.rest_api_port} ...", flush=True)
         while True:
             time.sleep(0.2)  # a longer wait could miss a signal that another thread receives
     finally:

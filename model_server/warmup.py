@@ -12,7 +12,6 @@ from model_server import errors
 from model_server.servable import Servable
 
 _log = logging.getLogger(__name__)
-LARGEST = 1000  # records that are run
 
 
 def read(path: Path) -> list[PredictRequest]:
@@ -24,7 +23,7 @@ def read(path: Path) -> list[PredictRequest]:
     file = path / "assets.extra" / "tf_serving_warmup_requests"
     if not file.exists():
         return []
-    records = tf.data.TFRecordDataset(str(file)).take(LARGEST).as_numpy_iterator()
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
     try:
         logs = [PredictionLog.FromString(record) for record in records]
     except (DecodeError, tf.errors.DataLossError) as error:

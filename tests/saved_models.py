@@ -65,14 +65,6 @@ def save_half_plus_two(path: Path) -> Path:
     return path
 
 
-def save_double(path: Path) -> Path:
-    """Save a module whose only signature is a function's: x (-1,) float32 -> output_0 = 2 * x."""
-    spec = tf.TensorSpec((None,), tf.float32, "x")
-    double = tf.function(lambda x: 2 * x, input_signature=[spec])
-    tf.saved_model.save(tf.Module(), str(path), signatures=double)
-    return path
-
-
 def write_warmup(path: Path, *records: PredictRequest | bytes) -> None:
     """Write the warm-up file of the SavedModel in `path`: requests, or records as they are."""
     file = path / "assets.extra" / "tf_serving_warmup_requests"

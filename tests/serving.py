@@ -52,8 +52,8 @@ class Client:
         """Return the version that answers a prediction."""
         return self.predict(predict_request(**spec)).model_spec.version.value
 
-    def statuses(self, *name, **spec):
-        request = GetModelStatusRequest(model_spec=model_spec(*name, **spec))
+    def statuses(self, **spec):
+        request = GetModelStatusRequest(model_spec=model_spec(**spec))
         return self.model.GetModelStatus(request, timeout=SECONDS).model_version_status
 
     def versions(self, **spec):

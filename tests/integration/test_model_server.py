@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
-    ProtoReflectionDescriptorDatabase,
-)
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
@@ -54,17 +51,15 @@ def saved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with `scale` in version 7, the TensorFlow 1 model `half`, and `double`."""
+    """A folder with `scale` in version 7."""
     base = tmp_path_factory.mktemp("served")
     saved_models.save_scale(base / "scale" / "7", echoes=True)
-    saved_models.save_half_plus_two(base / "half" / "123")
-    saved_models.save_double(base / "double" / "1")
     return base
 
 
 @pytest.fixture(scope="module")
 def client(base):
-    with serving(base, "scale", "half", "double") as served:
+    with serving(base, "scale") as served:
         yield served.client
 
 
@@ -99,17 +94,6 @@ def test_prediction_names_model_version_and_signature(client):
 def test_output_filter_limits_an_answer_that_has_no_deadline(client):
     response = client.prediction.Predict(predict_request(outputs=["total"]))
     assert set(response.outputs) == {"total"}
-
-
-@pytest.mark.parametrize(
-    ("name", "x", "output", "values", "version"),
-    [("double", [2, 3], "output_0", [4, 6], 1), ("half", [[2]], "y", [3], 123)],
-    ids=["one signature", "TensorFlow 1"],
-)
-def test_prediction_of_models_saved_in_other_ways(client, name, x, output, values, version):
-    response = client.predict(predict_request({"x": np.float32(x)}, name=name))
-    assert list(response.outputs[output].float_val) == values
-    assert response.model_spec.version.value == version
 
 
 def test_strings_and_tables(client):
@@ -174,20 +158,15 @@ def status_request(**spec):
         (predict_request({}, signature="__saved_model_init_op"), INVALID, "NoOp"),
         (predict_request({}), INVALID, "inputs x; got none"),
         (predict_request({"x": X, "y": X}), INVALID, "inputs x; got x, y"),
-        (predict_request({"input_8": X}), INVALID, "inputs x; got input_8"),
         (predict_request({"x": X.astype(np.int32)}), INVALID, "int32"),
         (predict_request({"x": X[:, :1]}, outputs=["total"]), INVALID, "[1,1]"),
         (predict_request(outputs=["dense_7"]), INVALID, "scaled, total"),
         (predict_request(outputs=["total", "total"]), INVALID, "total"),
         (predict_request(signature="s" * 9999), FAILED, "sss"),
-        (GetModelMetadataRequest(metadata_field=["signature_def"]), INVALID, "model_spec"),
         (metadata_request(), INVALID, "signature_def"),
         (metadata_request("graph_def"), INVALID, "graph_def"),
-        (metadata_request("signature_def", name="no"), NOT_FOUND, '"no"'),
         (status_request(name="no"), NOT_FOUND, '"no"'),
-        (status_request(name=""), INVALID, "model_spec.name"),
         (status_request(version=8), NOT_FOUND, "version 8"),
-        (status_request(label="best"), INVALID, '"best"'),
     ],
 )
 def test_refused_request(client, request_, code, named):
@@ -205,13 +184,10 @@ def test_refused_request(client, request_, code, named):
     "bad",
     [
         tensor(tensor_content=b"12345"),
-        tensor(tensor_content=bytes(11)),
         tensor(tensor_content=bytes(16)),
         tensor(tensor_content=bytes(12), shape=(-1, 3)),
-        tensor(tensor_content=bytes(12), shape=(-1, -3)),
         tensor(shape=(2**40, 2**40)),
         tensor(shape=(1900, 299, 299, 3), float_val=[1]),  # a few bytes that ask for 2 GB
-        tensor(dtype=7, shape=(2**27,)),
         tensor(shape=(1,) * 300, float_val=[1]),
         tensor(float_val=[1, 2, 3, 4]),
         tensor(dtype=0),
@@ -239,7 +215,7 @@ def test_computation_ends_at_the_deadline(served):
     assert time.monotonic() - begun < 20
 
 
-# GetModelMetadata, GetModelStatus, health, reflection
+# GetModelMetadata, GetModelStatus, health
 
 
 def test_metadata_is_the_signatures_of_the_saved_model(client, base):
@@ -263,15 +239,6 @@ def test_health(client):
     health = health_pb2_grpc.HealthStub(client.channel)
     response = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
     assert response.status == health_pb2.HealthCheckResponse.SERVING
-
-
-def test_reflection_describes_both_services(client):
-    services = ProtoReflectionDescriptorDatabase(client.channel)
-    listed = ["tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"]
-    assert {*listed, "grpc.health.v1.Health"} < set(services.get_services())
-    for name in listed:
-        file = services.FindFileContainingSymbol(name)
-        assert file.service[0].name == name.rsplit(".")[-1]
 
 
 # Versions
@@ -319,9 +286,8 @@ def test_broken_version_leaves_the_old_one_until_its_files_change(served, saved,
     (broken / "saved_model.pb").write_bytes(b"\xffnot a SavedModel")
     served.repository.poll()
     served.repository.poll()
-    assert (
-        sum("Version 2 of scale cannot be loaded" in m for m in caplog.messages) == 1
-    )  # tried once
+    failures = [line for line in caplog.messages if "Version 2 of scale cannot be loaded" in line]
+    assert len(failures) == 1  # it is tried once
     assert served.client.versions() == [(2, "END"), (1, "AVAILABLE")]
     failure = served.client.statuses()[0].status
     assert failure.error_code != 0

@@ -70,24 +70,12 @@ def row(*values):
     return np.array([values], np.float32)
 
 
-def sizes(model):
-    return sorted(len(x) for x in model.batches)
-
-
 def test_requests_are_run_together_and_answered_apart(batcher, model):
     arrays = [np.full((n, 2), n, np.float32) for n in (1, 2, 1)]
     outputs = together(batcher, *arrays)
-    assert sizes(model) == [4]
+    assert [len(x) for x in model.batches] == [4]
     for array, output in zip(arrays, outputs, strict=True):
         np.testing.assert_array_equal(output, array * 2, strict=True)
-
-
-def test_one_request_is_run_when_its_time_is_over(batcher, model):
-    started = time.monotonic()
-    [output] = together(batcher, row(3))
-    assert time.monotonic() - started >= SOON / 1e6
-    assert output.tolist() == [[6]]
-    assert sizes(model) == [1]
 
 
 def test_different_shapes_and_dtypes_are_never_mixed(batcher, model):
@@ -121,7 +109,7 @@ def test_full_queue_is_unavailable(model):
     errors = [error for error in outputs if isinstance(error, tf.errors.UnavailableError)]
     assert len(errors) == refused
     assert "queue" in errors[0].message
-    assert sizes(model) == [1] * 3
+    assert [len(x) for x in model.batches] == [1] * 3
 
 
 def test_batches_run_at_once_on_as_many_threads_as_told(model):
@@ -137,9 +125,12 @@ def test_batches_run_at_once_on_as_many_threads_as_told(model):
         assert [output.item() for output in outputs.result()] == [0, 2, 4, 6, 8, 10]
 
 
-@pytest.mark.parametrize("left", [{1}, {2, 4}, {1, 2, 3, 4, 5}])
-def test_no_batch_runs_for_callers_who_left(model, left):
-    """Number 0 runs, the others wait; the first of them would lead the next batch."""
+@pytest.mark.parametrize(
+    ("left", "sizes"),
+    [(set(), [1, 4, 1]), ({1}, [1, 4]), ({2, 4}, [1, 3]), ({1, 2, 3, 4, 5}, [1])],
+)
+def test_requests_that_come_during_a_run_are_the_next_batch_if_callers_wait(model, left, sizes):
+    """Number 0 comes alone and runs at once. The first of the others would lead the next batch."""
     model.go_on.clear()
     batcher, gone = batching(model, num_batch_threads=1, batch_timeout_micros=0), threading.Event()
 
@@ -162,7 +153,7 @@ def test_no_batch_runs_for_callers_who_left(model, left):
         model.go_on.set()
         answers = [call.result(SECONDS) for call in calls]
     assert answers == ["cancelled" if n in left else 2 * n for n in range(6)]
-    assert sorted(np.concatenate(model.batches).ravel()) == sorted(set(range(6)) - left)
+    assert [len(x) for x in model.batches] == sizes
 
 
 def test_error_reaches_those_who_ran_together(batcher):
@@ -190,27 +181,6 @@ def test_request_whose_time_is_over_leaves_the_queue(model):
         running.result()
     together(batcher, row(3))
     assert [x.item() for x in model.batches] == [1, 3]
-
-
-def test_request_that_comes_alone_waits_for_no_other(model):
-    batcher = batching(model, batch_timeout_micros=0)
-    together(batcher, row(1))
-    together(batcher, row(2))
-    assert sizes(model) == [1, 1]
-
-
-def test_requests_that_come_during_a_run_are_the_next_batch(model):
-    model.go_on.clear()
-    batcher = batching(model, num_batch_threads=1, batch_timeout_micros=0)
-    with ThreadPoolExecutor(6) as pool:
-        calls = [pool.submit(together, batcher, row(0))]
-        soon(lambda: model.batches)
-        calls += [pool.submit(together, batcher, row(n)) for n in range(1, 6)]
-        soon(lambda: batcher._rows_waiting() == 5)
-        model.go_on.set()
-        answers = [call.result()[0].item() for call in calls]
-    assert answers == [0, 2, 4, 6, 8, 10]
-    assert [len(x) for x in model.batches] == [1, 4, 1]
 
 
 def test_run_lasts_as_long_as_the_longest_deadline(batcher, model):
@@ -255,8 +225,6 @@ def test_saved_model_with_batching(tmp_path):
         assert [a.outputs["upper"].string_val[0] for a in texts] == [b"0", b"1", b"2", b"3"]
     runs = sorted(list(call.args[0]) for call in engine.run.call_args_list)
     assert runs == [["serving_default_x:0"], ["words_text:0"]]
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        served.predict(predict_request({"x": np.ones((1, 3), np.int32)}))
     served.close()
 
 

@@ -3,7 +3,7 @@
 import grpc
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
@@ -70,7 +70,6 @@ SIGNATURES = st.sampled_from(["", "serving_default", "words", "count", "no"])
     max_examples=150,
     deadline=None,
     derandomize=True,  # the same examples in every run
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     inputs=st.dictionaries(NAMES, tensors(), max_size=2),
