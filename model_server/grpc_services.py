@@ -1,6 +1,8 @@
-"""The gRPC port: PredictionService, ModelService, and health checks."""
+"""The gRPC port: PredictionService, ModelService, health checks and reflection."""
 
+import contextlib
 import functools
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
@@ -53,9 +56,23 @@ def create_server(
         healthy = health.HealthServicer()
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    _enable_reflection(server)
     if socket_path:
         server.add_insecure_port(f"unix:{socket_path}")
     return server, server.add_insecure_port(address)
+
+
+def _enable_reflection(server: grpc.Server) -> None:
+    """Let tools such as grpcurl ask which services there are.
+
+    The modules describe the services, and then fail on an attribute that today's protobuf lacks.
+    """
+    for module in ("prediction_service_pb2", "model_service_pb2"):
+        with contextlib.suppress(AttributeError):
+            importlib.import_module(f"tensorflow_serving.apis.{module}")
+    services = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
 
 
 def _with_status(method: Callable) -> Callable:

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
@@ -215,7 +218,7 @@ def test_computation_ends_at_the_deadline(served):
     assert time.monotonic() - begun < 20
 
 
-# GetModelMetadata, GetModelStatus, health
+# GetModelMetadata, GetModelStatus, health, reflection
 
 
 def test_metadata_is_the_signatures_of_the_saved_model(client, base):
@@ -239,6 +242,15 @@ def test_health(client):
     health = health_pb2_grpc.HealthStub(client.channel)
     response = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
     assert response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_describes_both_services(client):
+    services = ProtoReflectionDescriptorDatabase(client.channel)
+    listed = ["tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"]
+    assert {*listed, "grpc.health.v1.Health"} < set(services.get_services())
+    for name in listed:
+        file = services.FindFileContainingSymbol(name)
+        assert file.service[0].name == name.rsplit(".")[-1]
 
 
 # Versions
