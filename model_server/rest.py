@@ -217,6 +217,8 @@ def _to_json(alias: str, array: np.ndarray) -> Any:
             for item in array.flat
         ]
         return np.array(items, object).reshape(array.shape).tolist()
+    if array.dtype.kind == "c":
+        raise errors.Unimplemented(f'output "{alias}" is complex, which JSON has no number for')
     if tf.as_dtype(array.dtype).is_floating and array.dtype.itemsize < 8:
         array = array.astype(np.float32).astype(str).astype(float)  # 0.1, not 0.10000000149011612
     return array.tolist()

@@ -7,6 +7,8 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.python.framework.tensor_util import GetNumpyAppendFn
 
+from model_server import errors
+
 
 def read(proto: TensorProto) -> np.ndarray:
     """Return the array in a message; it may be read-only. Strings are an object array of bytes.
@@ -36,11 +38,14 @@ def write(array: np.ndarray) -> TensorProto:
     """Return a message with the array in the field of its dtype, such as `float_val`.
 
     That is the field that TensorFlow Serving fills and that clients read. tf.make_tensor_proto
-    would fill `tensor_content`.
+    would fill `tensor_content`. Raises tf.errors.UnimplementedError where there is no such field.
     """
+    append = GetNumpyAppendFn(array.dtype)
+    if append is None:
+        raise errors.Unimplemented(f"an output of dtype {array.dtype} cannot be sent")
     proto = TensorProto(
         dtype=tf.as_dtype(array.dtype).as_datatype_enum,
         tensor_shape=tf.TensorShape(array.shape).as_proto(),
     )
-    GetNumpyAppendFn(array.dtype)(proto, array.ravel())
+    append(proto, array.ravel())
     return proto
