@@ -57,7 +57,6 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
-        self.details = "told to fail"
         self.refusals = 0  # how many predictions are refused as UNAVAILABLE before the next answer
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
         self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
@@ -108,7 +107,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _fail(self, context) -> None:
         if self.failure is not None:
-            context.abort(self.failure, self.details)
+            context.abort(self.failure, "told to fail")
 
 
 @contextmanager

@@ -74,7 +74,8 @@ def test_request_log_tells_what_happened_and_no_secrets(service, lines, picture_
     (picture_server[0] / "a.png").write_bytes(png())
     url = f"{picture_server[1]}/a.png?signature=secret"
     ask(service, "/predict?key=secret", method="POST", json={"url": url})
-    ask(service, "/predict", method="POST", json={"url": "http://user:secret@127.0.0.1/"})
+    blocked = {"url": "http://user:secret@127.0.0.1/"}
+    problem_in(ask(service, "/predict", method="POST", json=blocked), "blocked-address")
     good, bad = lines()
     assert (good["method"], good["path"], good["status"]) == ("POST", "/predict", 200)
     assert good["seconds"] > 0
