@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from functools import partial
 from unittest import mock
 
 import pytest
@@ -11,27 +10,14 @@ import pytest
 from gateway import problems
 from gateway.errors import MAX_REQUEST, RemoteError
 from gateway.operations.logs import JsonFormatter, choose_id
-from gateway.operations.service import create_service
 from tests.app_client import files, problem_in
 from tests.pictures import png
 
 
 @pytest.fixture
-def make_service(fake_model, contract_file, picture_server):
-    """A function that makes the whole gateway, without gunicorn, from further settings."""
-    origins = f"{picture_server[1]}/"
-    return partial(
-        create_service,
-        MODEL_ADDRESS=fake_model[1],
-        CONTRACT=contract_file,
-        ALLOWED_ORIGINS=origins,
-    )
-
-
-@pytest.fixture
-def service(make_service):
-    """The whole gateway, with no further settings."""
-    return make_service()
+def service(make_service, picture_server):
+    """The whole gateway, which may fetch from the picture server."""
+    return make_service(ALLOWED_ORIGINS=f"{picture_server[1]}/")
 
 
 @pytest.fixture
