@@ -8,7 +8,6 @@ standard input, and ends when that does.
 
 import argparse
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -62,14 +61,12 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
         self.delay = delay  # seconds that a prediction takes
         self.metadata_delay = 0.0  # seconds that a description takes
-        self.lock = threading.Lock()
         self.requests: deque[PredictRequest] = deque(maxlen=100)
-        self.metadata: dict[str, str] = {}  # that came with the last call
+        self.metadata: dict[str, str] = {}  # that came with the last prediction
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
         time.sleep(self.metadata_delay)
-        self.metadata = dict(context.invocation_metadata())
         described = SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
         if self.takes_bytes:
@@ -82,9 +79,8 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         self._fail(context)
-        with self.lock:
-            refused, self.refusals = self.refusals > 0, max(0, self.refusals - 1)
-        if refused:
+        if self.refusals:
+            self.refusals -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to refuse")
         name = request.model_spec.signature_name
         if name == "serving_uint8" and not self.takes_bytes:
