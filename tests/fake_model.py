@@ -40,15 +40,16 @@ def signature(
     inputs: dict[str, tuple[int, ...]] | None = None,
     outputs: dict[str, tuple[int, ...]] | None = None,
     dtype: int = types_pb2.DT_FLOAT,
+    output_dtype: int = types_pb2.DT_FLOAT,
 ) -> SignatureDef:
     """A signature with the given shapes; by default 4x6 pictures to 3 scores."""
 
-    def infos(shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    def infos(shapes: dict[str, tuple[int, ...]], dtype: int) -> dict[str, TensorInfo]:
         dims = {name: [{"size": size} for size in shape] for name, shape in shapes.items()}
         return {name: TensorInfo(dtype=dtype, tensor_shape={"dim": dims[name]}) for name in dims}
 
     inputs, outputs = inputs or {"photo": (-1, 4, 6, 3)}, outputs or {"kinds": (-1, 3)}
-    return SignatureDef(inputs=infos(inputs), outputs=infos(outputs))
+    return SignatureDef(inputs=infos(inputs, dtype), outputs=infos(outputs, output_dtype))
 
 
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
