@@ -37,9 +37,7 @@ def main() -> None:
     except (ContractError, ValueError, OSError, urllib3.exceptions.HTTPError) as error:
         sys.exit(f"measure_reference: {error}")
     path = options.contract.with_name("reference.json")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{path}: {found['pictures']} pictures; unsure below {found['unsure_below']}")
     print("Start the gateway again, so that it reads the file")
 
