@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, current_app, render_template
@@ -16,14 +15,13 @@ blueprint = Blueprint("openapi", __name__)
 @cache
 def describe(model_name: str, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return the OpenAPI document of a gateway for a model."""
-    import jinja2  # here: a gateway starts sooner without them
-    import yaml
+    import yaml  # here: a gateway starts sooner without it
 
     titles: dict[int, list[str]] = defaultdict(list)
     for kind in KINDS.values():
         titles[kind.status].append(kind.title)
-    template = Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8")
-    text = jinja2.Template(template).render(
+    text = render_template(
+        "openapi.yaml",
         model_name=model_name,
         labels=labels,
         max_pictures=MAX_PICTURES,

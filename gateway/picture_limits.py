@@ -8,7 +8,7 @@ from io import BytesIO
 
 from PIL import Image, PngImagePlugin
 
-from gateway.errors import MAX_BYTES, MAX_CMYK, MAX_PIXELS, MAX_SIDE, ImageError
+from gateway.errors import MAX_CMYK, MAX_PIXELS, MAX_SIDE, ImageError
 
 MAX_SCANS = 50  # layers of a progressive JPEG; 10 are usual
 MAX_SCANNED = 500_000_000  # pixels times scans, which take about half a second to decode
@@ -40,12 +40,6 @@ class CountedFile(BytesIO):
     """Hold a picture file in memory, and let a decoder read a limited number of times."""
 
     reads, most = 0, MAX_HEADERS
-
-    def __init__(self, data: bytes) -> None:
-        """Take a file's content. Raises ImageError if it is larger than MAX_BYTES."""
-        if len(data) > MAX_BYTES:
-            raise ImageError(f"the file is larger than {MAX_BYTES >> 20} MB")
-        super().__init__(data)
 
     def read(self, size: int | None = -1) -> bytes:
         """Read as BytesIO does. Raises ImageError after `most` calls."""

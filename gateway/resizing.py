@@ -72,9 +72,7 @@ def convert(image: Image.Image, colours: int) -> Image.Image:
     return image if image.mode == MODES[colours] else image.convert(MODES[colours])
 
 
-def interpolate(
-    image: Image.Image, size: tuple[int, int], how: str, colours: int = 3
-) -> np.ndarray:
+def interpolate(image: Image.Image, size: tuple[int, int], how: str, colours: int) -> np.ndarray:
     """Return pixels, float32 of shape (height, width, colours), for a `size` (height, width).
 
     Only the rows that one new row needs are converted at a time, so a large picture takes no

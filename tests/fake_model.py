@@ -8,7 +8,6 @@ standard input, and ends when that does.
 
 import argparse
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -41,15 +40,16 @@ def signature(
     inputs: dict[str, tuple[int, ...]] | None = None,
     outputs: dict[str, tuple[int, ...]] | None = None,
     dtype: int = types_pb2.DT_FLOAT,
+    output_dtype: int = types_pb2.DT_FLOAT,
 ) -> SignatureDef:
     """A signature with the given shapes; by default 4x6 pictures to 3 scores."""
 
-    def infos(shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    def infos(shapes: dict[str, tuple[int, ...]], dtype: int) -> dict[str, TensorInfo]:
         dims = {name: [{"size": size} for size in shape] for name, shape in shapes.items()}
         return {name: TensorInfo(dtype=dtype, tensor_shape={"dim": dims[name]}) for name in dims}
 
     inputs, outputs = inputs or {"photo": (-1, 4, 6, 3)}, outputs or {"kinds": (-1, 3)}
-    return SignatureDef(inputs=infos(inputs), outputs=infos(outputs))
+    return SignatureDef(inputs=infos(inputs, dtype), outputs=infos(outputs, output_dtype))
 
 
 class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -57,20 +57,17 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def __init__(self, side: int | None = None, delay: float = 0) -> None:
         self.failure: grpc.StatusCode | None = None
-        self.details = "told to fail"
         self.refusals = 0  # how many predictions are refused as UNAVAILABLE before the next answer
         self.definition = signature(inputs={"photo": (-1, side, side, 3)} if side else None)
         self.takes_bytes = True  # whether it has a signature for pixels of uint8, too
         self.delay = delay  # seconds that a prediction takes
         self.metadata_delay = 0.0  # seconds that a description takes
-        self.lock = threading.Lock()
         self.requests: deque[PredictRequest] = deque(maxlen=100)
-        self.metadata: dict[str, str] = {}  # that came with the last call
+        self.metadata: dict[str, str] = {}  # that came with the last prediction
 
     def GetModelMetadata(self, request, context):
         self._fail(context)
         time.sleep(self.metadata_delay)
-        self.metadata = dict(context.invocation_metadata())
         described = SignatureDefMap()
         described.signature_def["serving_default"].CopyFrom(self.definition)
         if self.takes_bytes:
@@ -83,9 +80,8 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def Predict(self, request, context):
         self._fail(context)
-        with self.lock:
-            refused, self.refusals = self.refusals > 0, max(0, self.refusals - 1)
-        if refused:
+        if self.refusals:
+            self.refusals -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "told to refuse")
         name = request.model_spec.signature_name
         if name == "serving_uint8" and not self.takes_bytes:
@@ -108,7 +104,7 @@ class FakeModel(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _fail(self, context) -> None:
         if self.failure is not None:
-            context.abort(self.failure, self.details)
+            context.abort(self.failure, "told to fail")
 
 
 @contextmanager

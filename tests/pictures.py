@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from gateway.images import decode, open_picture
 from tutorial.load import form
 
 TEAL = (0, 128, 128)
@@ -39,6 +40,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    """The picture in a file, decoded as the gateway does."""
+    return decode(open_picture(data))
 
 
 def chunk(kind: bytes, body: bytes = b"") -> bytes:

@@ -36,9 +36,8 @@ def describe_picture(data: bytes, pixels: np.ndarray) -> dict[str, float]:
     step = max(1, min(pixels.shape[:2]) // SAMPLE)
     sample = pixels[::step, ::step, :3].ravel().astype(np.float32)
     mean = float(sample.sum()) / sample.size
-    variance = (
-        float(sample @ sample) / sample.size - mean**2
-    )  # numpy's own needs three times as long
+    # NumPy's own variance takes three times as long.
+    variance = float(sample @ sample) / sample.size - mean**2
     with Image.open(BytesIO(data)) as image:
         longer, shorter = max(image.size), min(image.size)
     return {

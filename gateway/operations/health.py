@@ -37,7 +37,7 @@ class Readiness:
         with self._lock:
             if time.monotonic() - self._checked > self.MAX_AGE:
                 self._run_check()
-            if self._failures >= self.FAILURES and self._error:
+            if self._failures >= self.FAILURES:
                 raise self._error.with_traceback(None)
 
     def _run_check(self) -> None:
@@ -46,16 +46,12 @@ class Readiness:
         except Exception as error:  # any error means: not ready
             self._error, self._failures = error, self._failures + 1
         else:
-            self._error, self._failures = None, 0
+            self._failures = 0
         self._checked = time.monotonic()
-        if self._failures < self.FAILURES:
-            self._log_change(logging.INFO, "ready")
-        elif self._error:
+        level, state = logging.INFO, "ready"
+        if self._failures >= self.FAILURES:
             details = getattr(self._error, "details", str)()  # of gRPC's errors
-            state = f"not ready: {in_words(self._error)} {details}".strip()
-            self._log_change(logging.WARNING, state)
-
-    def _log_change(self, level: int, state: str) -> None:
+            level, state = logging.WARNING, f"not ready: {in_words(self._error)} {details}".strip()
         if state != self._logged:
             log.log(level, "%s: %s", self._of, state)
             self._logged = state

@@ -21,7 +21,6 @@ from gateway.operations.reference import bins
 KEPT = 0.95  # share of the right answers that `unsure_below` keeps
 
 http = urllib3.PoolManager(timeout=30)
-Counts = dict[tuple[str, str], float]  # of pictures, by signal and bin
 
 
 def main() -> None:
@@ -38,9 +37,7 @@ def main() -> None:
     except (ContractError, ValueError, OSError, urllib3.exceptions.HTTPError) as error:
         sys.exit(f"measure_reference: {error}")
     path = options.contract.with_name("reference.json")
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{path}: {found['pictures']} pictures; unsure below {found['unsure_below']}")
     print("Start the gateway again, so that it reads the file")
 
@@ -87,8 +84,8 @@ def classify(gateway: str, path: Path) -> dict | None:
     return answer.json()["predictions"][0]
 
 
-def read_counts(admin: str) -> Counts:
-    """Return how many pictures the gateway has counted so far."""
+def read_counts(admin: str) -> dict[tuple[str, str], float]:
+    """Return how many pictures the gateway has counted so far, by signal and bin."""
     text = http.request("GET", f"{admin}/metrics").data.decode()
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     return {

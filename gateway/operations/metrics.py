@@ -2,14 +2,7 @@
 
 from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8)  # seconds
 
@@ -21,7 +14,6 @@ class Metrics:
         """Start at zero."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
         counter = partial(Counter, registry=registry)
         histogram = partial(Histogram, buckets=BUCKETS, registry=registry)
         self.in_flight = Gauge("gateway_in_flight", "Requests being handled", registry=registry)

@@ -6,10 +6,8 @@ from flask import Flask, request
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Return whether OpenTelemetry's variables name a collector, and do not disable tracing."""
-    return environment.get("OTEL_SDK_DISABLED", "").lower() != "true" and any(
-        environment.get(f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT") for kind in ("", "TRACES_")
-    )
+    """Return whether OpenTelemetry's variables name a collector."""
+    return any(environment.get(f"OTEL_EXPORTER_OTLP_{kind}ENDPOINT") for kind in ("", "TRACES_"))
 
 
 def start(app: Flask) -> None:

@@ -10,13 +10,10 @@ from gateway.errors import ContractError
 from tests.fake_model import CONTRACT, LABELS
 
 
-def test_read_returns_the_contract(contract_file):
-    assert Contract.read(contract_file).labels == LABELS
-
-
 def test_read_takes_a_contract_of_an_older_version(contract_file):
     assert CONTRACT.keys().isdisjoint(("resize", "shrink_jpegs"))
     contract = Contract.read(contract_file)
+    assert contract.labels == LABELS
     assert (contract.resize, contract.shrink_jpegs) == ("nearest", False)
     new = CONTRACT | {"resize": "bilinear", "shrink_jpegs": False, "scores": "independent"}
     contract_file.write_text(json.dumps(new))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gateway import decode_slots, images
 from gateway.deadline import Deadline
-from gateway.decode_slots import DecodeSlots, slots_needed
+from gateway.decode_slots import DecodeSlots
 from gateway.errors import BusyError, CallerLeftError
 from tests.pictures import encoded
 from tutorial.processes import wait_until
@@ -69,13 +69,8 @@ def test_take_ends_when_the_caller_leaves():
         assert second.result(5) == "taken"
 
 
-@pytest.mark.parametrize(("side", "needed"), [(3535, 1), (3536, 2)])
-def test_slots_needed_are_both_for_a_large_picture(side, needed):
-    assert slots_needed(Image.new("1", (side, side))) == needed
-
-
 @pytest.mark.parametrize(("side", "free"), [(3535, 1), (3536, 0)])
-def test_decode_and_resize_holds_its_slots_and_gives_them_back(monkeypatch, side, free):
+def test_decode_and_resize_takes_two_slots_for_a_large_picture(monkeypatch, side, free):
     slots, seen = DecodeSlots(2), []
     monkeypatch.setattr(images, "SLOTS", slots)
     monkeypatch.setattr(images, "decode", lambda image: 1 / seen.append(slots._free))

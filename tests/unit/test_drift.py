@@ -16,7 +16,7 @@ from gateway.operations import measure_reference
 from gateway.operations.drift import DriftMetrics, describe_picture, entropy, find_bin
 from gateway.operations.health import create_admin
 from gateway.operations.reference import MORE, Reference, bins
-from gateway.operations.service import create_service
+from tests.app_client import files
 
 CONTRACT = Contract("pets", "serving_default", "unit", ("cat", "dog"), "probabilities")
 
@@ -132,18 +132,16 @@ def test_reference_that_cannot_be_used_is_named_with_the_way_out(tmp_path, text)
 
 @pytest.mark.parametrize(("unsure_below", "unsure"), [(0, False), (1, True)])
 def test_classify_says_unsure_below_the_references_probability(
-    fake_model, contract_file, unsure_below, unsure
+    make_service, contract_file, unsure_below, unsure
 ):
     reference = contract_file.with_name("reference.json")
     reference.write_text(json.dumps({"unsure_below": unsure_below}))
-    client = create_service(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file).test_client()
+    client = make_service().test_client()
 
-    def ask(count):
-        files = [(BytesIO(jpeg()), "a.jpg") for _ in range(count)]
-        return client.post("/classify", data={"file": files}).json
+    def ask(*pictures):
+        return client.post("/classify", **files(*pictures)).json
 
-    answers = [ask(1), *ask(2)["results"]]
-    reference.unlink()
+    answers = [ask(jpeg()), *ask(jpeg(), jpeg())["results"]]
     assert [answer["unsure"] for answer in answers] == [unsure] * 3
 
 
@@ -162,18 +160,16 @@ class Direct:
 
 
 @pytest.fixture
-def measure(monkeypatch, fake_model, contract_file):
+def measure(monkeypatch, make_service, contract_file):
     """A function that measures the photos in a folder and returns what it wrote."""
-    service = create_service(MODEL_ADDRESS=fake_model[1], CONTRACT=contract_file)
-    monkeypatch.setattr(measure_reference, "http", Direct(service))
+    monkeypatch.setattr(measure_reference, "http", Direct(make_service()))
 
     def run(folder):
         monkeypatch.setattr(sys, "argv", ["", str(folder), "--contract", str(contract_file)])
         measure_reference.main()
         return json.loads(contract_file.with_name("reference.json").read_text())
 
-    yield run
-    contract_file.with_name("reference.json").unlink(missing_ok=True)
+    return run
 
 
 @pytest.fixture

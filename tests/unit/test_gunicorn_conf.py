@@ -9,37 +9,36 @@ import pytest
 
 from tutorial.services import ROOT, STUBS
 
-CONFIG = "-c gateway/gunicorn.conf.py"
+GUNICORN = "-m gunicorn -c gateway/gunicorn.conf.py"
 
 
-def test_gunicorn_takes_fewer_connections_than_descriptors_and_trusts_no_caller(contract_file):
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -n 300; exec {sys.executable} -m gunicorn --print-config {CONFIG}"],
-        cwd=ROOT,
-        env=os.environ | {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
+@pytest.fixture
+def run(contract_file):
+    """A function that runs a command with the gateway's environment, and returns how it ended."""
+
+    def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
+        needed = {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)}
+        env = os.environ | needed | environment
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30
+        )
+
+    return run
+
+
+def test_gunicorn_takes_fewer_connections_than_descriptors_and_trusts_no_caller(run):
+    done = run("bash", "-c", f"ulimit -n 300; exec {sys.executable} {GUNICORN} --print-config")
     assert re.search(r"^worker_connections += 150$", done.stdout, re.MULTILINE)
     assert re.search(r"^forwarded_allow_ips += \[\]$", done.stdout, re.MULTILINE)
 
 
-def test_numpy_starts_no_threads_in_the_gateway(contract_file):
+def test_numpy_starts_no_threads_in_the_gateway(run):
     code = (
         "import psutil, runpy; runpy.run_path('gateway/gunicorn.conf.py');"
         " import numpy; print(psutil.Process().num_threads())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=os.environ | {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "1\n"
+    done = run(sys.executable, "-c", code)
+    assert done.stdout == "1\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -53,17 +52,11 @@ def test_numpy_starts_no_threads_in_the_gateway(contract_file):
         ("PYTHONPATH", "", ["the gRPC stubs are not on PYTHONPATH", "tutorial.build_stubs"]),
     ],
 )
-def test_gunicorn_says_in_one_line_why_it_cannot_start(contract_file, name, value, said):
-    bad = contract_file.with_name("bad.json")
+def test_gunicorn_says_in_one_line_why_it_cannot_start(run, tmp_path, name, value, said):
+    bad = tmp_path / "bad.json"
     bad.write_text("{}")
-    settings = {"GATEWAY_CONTRACT": str(contract_file), "PYTHONPATH": str(STUBS)}
-    done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", *CONFIG.split()],
-        cwd=ROOT,
-        env=os.environ | settings | {name: str(bad) if value == bad.name else value},
-        capture_output=True,
-        text=True,
-        timeout=30,
+    done = run(
+        sys.executable, *GUNICORN.split(), **{name: str(bad) if value == bad.name else value}
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"gateway: {said[0]}")

@@ -11,18 +11,13 @@ from PIL import Image
 
 from gateway.deadline import Deadline
 from gateway.errors import MAX_PIXELS
-from gateway.images import decode, decode_and_resize, decode_small, open_picture, resize
+from gateway.images import decode_and_resize, decode_small, open_picture, resize
 from gateway.preprocessing import scale
-from tests.pictures import chunk, encoded, noise
+from tests.pictures import chunk, decoded, encoded, noise
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 SIZES = ((1, 1), (299, 299), (300, 298), (400, 533), (17, 1200))
 TARGET = (299, 299)
-
-
-def read(data: bytes) -> Image.Image:
-    """The picture in a file, decoded."""
-    return decode(open_picture(data))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -34,8 +29,8 @@ def test_resize_gives_the_same_bits_as_keras_image_helper(mode, size, preprocess
     path.write_bytes(encoded(noise(mode, size), kind))
     expected = create_preprocessor(preprocessing, TARGET).from_path(path)
 
-    decoded = Image.open(path) if kind == "TIFF" else read(path.read_bytes())
-    array = scale(resize(decoded, TARGET), preprocessing)
+    picture = Image.open(path) if kind == "TIFF" else decoded(path.read_bytes())
+    array = scale(resize(picture, TARGET), preprocessing)
 
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array, expected)
@@ -46,7 +41,7 @@ def test_decode_reads_every_allowed_format(kind, tmp_path):
     path = tmp_path / "picture"
     path.write_bytes(encoded(noise("RGB", (400, 533)), kind))
     expected = create_preprocessor("xception", TARGET).from_path(path)
-    pixels = resize(read(path.read_bytes()), TARGET)
+    pixels = resize(decoded(path.read_bytes()), TARGET)
     np.testing.assert_array_equal(scale(pixels, "xception"), expected)
 
 
@@ -55,7 +50,7 @@ def test_decode_reads_every_allowed_format(kind, tmp_path):
 
 def seen(data: bytes, how: str = "nearest") -> list:
     """What the model sees of a picture file, row by row, in 0…255."""
-    image = read(data)
+    image = decoded(data)
     return resize(image, (image.height, image.width), how)[0].tolist()
 
 
@@ -100,7 +95,7 @@ def test_resize_shows_what_is_transparent_on_white(how):
         assert seen(encoded(palette(), kind, transparency=1), how) == [[RED, WHITE, BLUE]]
     see_through = encoded(row("RGB", (255, 0, 0), (0, 255, 0)), transparency=(0, 255, 0))
     assert seen(see_through, how) == [[RED, WHITE]]
-    assert resize(read(see_through), (1, 2), how, colours=1)[0, 0, 1] == 255
+    assert resize(decoded(see_through), (1, 2), how, colours=1)[0, 0, 1] == 255
 
 
 @pytest.mark.parametrize("how", ["nearest", "bilinear"])
@@ -149,7 +144,7 @@ def test_decode_turns_a_photo_upright(kind, orientation):
     stored = upright.transpose(turn[orientation]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = read(encoded(stored, kind, exif=exif, quality=100))
+    image = decoded(encoded(stored, kind, exif=exif, quality=100))
     assert image.size == (48, 32)
     corners = np.asarray(image.convert("RGB"))[[8, 8, 24], [8, 40, 8]]
     np.testing.assert_allclose(corners, [RED, GREEN, BLUE], atol=5)
@@ -160,7 +155,7 @@ def test_decode_turns_a_photo_upright(kind, orientation):
 )
 def test_decode_ignores_broken_exif(exif):
     data = encoded(noise("RGB", (9, 9)), "JPEG", exif=b"Exif\0\0" + exif)
-    assert read(data).size == (9, 9)
+    assert decoded(data).size == (9, 9)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
@@ -211,7 +206,7 @@ def test_decode_small_is_no_smaller_than_the_model_needs(size, decoded):
 def test_decode_small_looks_like_decoded_whole(mode, options):
     data = encoded(scene((2400, 1600), mode), "JPEG", quality=95, **options)
     small = decode_and_resize(data, TARGET, Deadline.after(5))
-    whole = resize(read(data), TARGET)
+    whole = resize(decoded(data), TARGET)
     assert not (small == whole).all()  # it is decoded small
     assert abs(small - whole.astype(float)).mean() < 2.5  # of 255
 
@@ -222,20 +217,20 @@ def test_decode_small_turns_upright():
     data = encoded(scene((2400, 1600)), "JPEG", exif=exif)
     assert decode_small(open_picture(data), (299, 150)).size == (150, 299)
     small = decode_and_resize(data, TARGET, Deadline.after(5))
-    assert abs(small - resize(read(data), TARGET).astype(float)).mean() < 2.5  # of 255
+    assert abs(small - resize(decoded(data), TARGET).astype(float)).mean() < 2.5  # of 255
 
 
 def test_decode_small_is_exact_near_the_models_size_and_for_other_formats():
     for data in (encoded(scene((1100, 1300)), "JPEG"), encoded(scene((1600, 1200)), "PNG")):
         assert (
-            decode_and_resize(data, TARGET, Deadline.after(5)) == resize(read(data), TARGET)
+            decode_and_resize(data, TARGET, Deadline.after(5)) == resize(decoded(data), TARGET)
         ).all()
 
 
 def test_decode_and_resize_shrinks_only_if_it_may():
     data = encoded(scene((2400, 1600)), "JPEG")
     whole = decode_and_resize(data, TARGET, Deadline.after(5), shrink=False)
-    np.testing.assert_array_equal(whole, resize(read(data), TARGET))
+    np.testing.assert_array_equal(whole, resize(decoded(data), TARGET))
 
 
 @pytest.mark.parametrize("how", ["bilinear", "bicubic", "area"])

@@ -46,11 +46,13 @@ def post(app, **headers: str) -> tuple:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Request-Timeout": "5"}])
-def test_request_waits_for_the_model_and_is_seen_meanwhile(away, headers):
+def test_request_waits_for_the_model_is_seen_meanwhile_and_pages_do_not_wait(away, headers):
     app, start_model = away
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(lambda: post(app, **headers))
         wait_until(lambda: in_flight(app) == 1, timeout=1, interval=0.02, what="the request")
+        assert app.test_client().get("/", buffered=True).status_code == 200
+        assert not caller.done()
         start_model(FakeModel())
         answer, seconds = caller.result()
     assert answer.status_code == 200
@@ -90,22 +92,6 @@ def test_wait_ends_when_the_caller_leaves(away, monkeypatch):
         wait_until(lambda: in_flight(app) == 1, timeout=1, interval=0.02, what="the request")
         theirs.close()
         assert left.result(WAIT / 2).status_code == 499
-
-
-def test_waiting_requests_are_limited_and_pages_do_not_wait(away):
-    app, _ = away
-    with ThreadPoolExecutor(2) as pool:
-        held = [pool.submit(post, app)]
-        wait_until(lambda: in_flight(app) == 1, timeout=1, interval=0.02, what="the first")
-        with app.test_client().get("/") as page:
-            assert page.status_code == 200
-        held.append(pool.submit(post, app))
-        wait_until(lambda: in_flight(app) == 2, timeout=1, interval=0.02, what="the second")
-        answer, seconds = post(app)
-        problem_in(answer, "busy")
-        assert seconds < 0.2
-        for each in held:
-            problem_in(each.result()[0], "no-model")
 
 
 @pytest.mark.parametrize("timeout", ["0", "nan", "-1"])

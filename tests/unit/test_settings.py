@@ -10,16 +10,10 @@ def environment(contract_file) -> dict[str, str]:
     return {"GATEWAY_CONTRACT": str(contract_file), "PATH": "/bin"}
 
 
-def test_read_settings_fills_in_defaults(environment, contract_file):
-    settings = read_settings(environment)
-    assert settings == defaults() | {"CONTRACT": str(contract_file)}
-    assert (settings["BIND"], settings["ADMIN_BIND"]) == ("0.0.0.0:9696", "0.0.0.0:9697")
-
-
-def test_read_settings_turns_text_into_numbers(environment):
-    more = {"GATEWAY_THREADS": "6", "GATEWAY_MODEL_TIMEOUT": "2.5"}
-    settings = read_settings(environment | more)
-    assert (settings["THREADS"], settings["MODEL_TIMEOUT"]) == (6, 2.5)
+def test_read_settings_turns_text_into_numbers_and_fills_in_defaults(environment, contract_file):
+    given = {"GATEWAY_THREADS": "6", "GATEWAY_MODEL_TIMEOUT": "2.5"}
+    wanted = {"CONTRACT": str(contract_file), "THREADS": 6, "MODEL_TIMEOUT": 2.5}
+    assert read_settings(environment | given) == defaults() | wanted
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ OF_CONTRACT = Contract(**CONTRACT | {"labels": tuple(CONTRACT["labels"])})
         (signature(inputs={"photo": (-1, 4, 6, 1)}), "one input of float or uint8 pictures"),
         (signature(inputs={"photo": (-1, 12)}), "one input of float or uint8 pictures"),
         (signature(dtype=types_pb2.DT_INT32), "one input of float or uint8 pictures"),
-        (signature(dtype=types_pb2.DT_UINT8), "3 labels want one output"),
+        (signature(output_dtype=types_pb2.DT_UINT8), "3 labels want one output"),
         (signature(outputs={"kinds": (-1, 4)}), "3 labels want one output"),
         (signature(outputs={"a": (-1, 3), "b": (-1, 3)}), "3 labels want one output"),
     ],
@@ -46,11 +46,9 @@ def names(signatures: dict, contract: Contract = OF_CONTRACT) -> list[str]:
 
 def test_usable_signatures_prefer_uint8_if_nothing_else_differs():
     own, pixels = signature(), signature(dtype=types_pb2.DT_UINT8)
-    pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
     both = {"serving_default": own, "serving_uint8": pixels}
     assert names(both) == ["serving_uint8", "serving_default"]
-    larger = signature(inputs={"photo": (-1, 8, 6, 3)})
-    larger.inputs["photo"].dtype = types_pb2.DT_UINT8
+    larger = signature(inputs={"photo": (-1, 8, 6, 3)}, dtype=types_pb2.DT_UINT8)
     for other in (own, larger, signature(inputs={"photo": (-1, 4)})):
         assert names({"serving_default": own, "serving_uint8": other}) == ["serving_default"]
     of_pixels = replace(OF_CONTRACT, signature_name="serving_uint8")
@@ -73,8 +71,6 @@ def test_choose_signature_compares_the_colours():
 
 
 def test_usable_signatures_take_no_uint8_for_pixels_with_fractions():
-    pixels = signature(dtype=types_pb2.DT_UINT8)
-    pixels.outputs["kinds"].dtype = types_pb2.DT_FLOAT
     bilinear = replace(OF_CONTRACT, resize="bilinear")
-    both = {"serving_default": signature(), "serving_uint8": pixels}
+    both = {"serving_default": signature(), "serving_uint8": signature(dtype=types_pb2.DT_UINT8)}
     assert names(both, bilinear) == ["serving_default"]

@@ -7,17 +7,14 @@ import pytest
 
 from gateway.operations.tracing import wanted
 
-ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
-
 
 @pytest.mark.parametrize(
     ("environment", "answer"),
     [
         ({}, False),
-        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
-        (ENDPOINT | {"OTEL_SDK_DISABLED": "True"}, False),
     ],
 )
 def test_tracing_is_wanted_if_a_collector_is_named(environment, answer):

@@ -1,7 +1,6 @@
 """gateway/operations/worker: gunicorn's bookkeeping stays right, and slow clients are cut off."""
 
 import socket
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
@@ -55,16 +54,6 @@ def test_finish_request_counts_a_connection_off_once_and_closes_it(worker, conne
     assert client.recv(1) == b""
 
 
-def test_finish_request_does_not_hold_the_main_loop(worker, connection, monkeypatch):
-    conn, _ = connection
-    closing = threading.Event()
-    monkeypatch.setattr(conn, "close", lambda graceful: closing.wait(5))
-    begun = time.monotonic()
-    worker.finish_request(conn, done(lambda: False))
-    assert time.monotonic() - begun < 1
-    closing.set()
-
-
 def test_finish_request_counts_a_connection_that_is_kept(worker, connection):
     conn, _ = connection
     conn.init()
@@ -109,19 +98,6 @@ def test_notify_stops_writing_to_a_client_that_does_not_read(worker, connection,
         worker.notify()
         with pytest.raises(BrokenPipeError):
             writing.result(2)
-
-
-def test_enqueue_req_gives_silent_connections_no_thread(worker, connection, monkeypatch):
-    conn, client = connection
-    handled = []
-    monkeypatch.setattr(worker, "handle", handled.append)
-    worker.enqueue_req(conn)
-    assert list(worker.pending_conns) == [conn]
-    client.sendall(b"G")
-    worker.wait_for_and_dispatch_events(timeout=2)
-    worker.tpool.shutdown()
-    assert handled == [conn]
-    assert not worker.pending_conns
 
 
 def test_handle_answers_what_follows_at_once_but_not_forever(worker, connection, monkeypatch):
