@@ -163,8 +163,8 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     folder = ROOT / "models" / parameters["MODEL_NAME"]
     contract, saved = folder / "contract.json", folder / str(parameters["VERSION"])
-    files = (NOTEBOOK, ROOT / "tutorial/convert.py", ROOT / "tutorial/read_model.py")
-    code = [path.read_bytes() for path in files]
+    modules = [ROOT / f"tutorial/{name}.py" for name in ("read_model", "convert", "verify")]
+    code = [path.read_bytes() for path in (NOTEBOOK, *modules)]
     facts = {
         "parameters": parameters,
         "labels": labels,

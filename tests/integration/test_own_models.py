@@ -574,7 +574,6 @@ REFUSED = {
         "takes int8, .* takes uint8",
     ),
     "two outputs with one name": (alike, {}, "same name: head, head. Build a model"),
-    "size": (plain, {"SIZE": "large"}, "SIZE=large is not like 224"),
     "size 0": (plain, {"SIZE": "0"}, "SIZE=0 is not like 224"),
     "never built": (
         lambda: of(keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])),

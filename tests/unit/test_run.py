@@ -31,7 +31,7 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
     (tmp_path / "tutorial").mkdir()
-    for name in ("convert.py", "read_model.py"):
+    for name in ("read_model.py", "convert.py", "verify.py"):
         (tmp_path / "tutorial" / name).write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
