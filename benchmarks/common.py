@@ -12,6 +12,7 @@ from pathlib import Path
 from tutorial import ROOT
 
 FOLDER = ROOT / "benchmarks"
+PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 BATCH = 8
 CALLERS = 2 * BATCH
 

@@ -17,9 +17,9 @@ import psutil
 import requests
 
 from benchmarks import pictures
-from benchmarks.common import parser, run, spread
+from benchmarks.common import PICTURE, parser, run, spread
 from benchmarks.models import save_models
-from benchmarks.pictures import PICTURE, cpu_of
+from benchmarks.pictures import cpu_of
 from tutorial import services
 from tutorial.load import form
 from tutorial.processes import free_port, free_ports

@@ -25,7 +25,7 @@ import numpy as np
 import requests
 from PIL import Image
 
-from benchmarks.common import CALLERS, parser, run, spread
+from benchmarks.common import CALLERS, PICTURE, parser, run, spread
 from benchmarks.models import WEIGHTS, save_models
 from tutorial import ROOT, services
 from tutorial.load import form, measure
@@ -33,7 +33,6 @@ from tutorial.processes import Server, free_port, free_ports, start_server
 
 FOLDER = ROOT / "benchmarks/peers"
 HOME = ROOT / "build/peers"  # their environment
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 IDLE = 10  # seconds; a process counts its time in hundredths
 BATCHES = ("--enable_batching", f"--batching_parameters_file={ROOT / 'serving/batching.txt'}")
 TOLERANCE = 0.001  # of the largest score: bfloat16 differs by more

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.common import BATCH, CALLERS, batching_flags, parser, run, spread
+from benchmarks.common import BATCH, CALLERS, PICTURE, batching_flags, parser, run, spread
 from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
-from tutorial import ROOT, services
+from tutorial import services
 from tutorial.load import Result, form, measure
 from tutorial.processes import Server, free_port
 
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 SIZES = (1, 2, 4, 8, 16)  # images of a direct call
 TIERS = (1, 2, 5)  # gateways
 SHARES = (0.25, 0.5, 0.75, 1.1)  # of the peak rate: what is offered

@@ -97,13 +97,8 @@ def mark_step(app, pagename, templatename, context, doctree):
 
 
 def skip_field(app, what, name, obj, skip, options):
-    """Leave out fields of named tuples, and a default value that is a class."""
-    return True if type(obj).__name__ == "_tuplegetter" or obj is tuple else None
-
-
-def name_default(app, what, name, obj, options, signature, result):
-    """Write a default value that is a class so that Sphinx can read the signature."""
-    return signature and signature.replace("<class 'tuple'>", "tuple"), result
+    """Leave out fields of named tuples: a class's docstring explains them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app):
@@ -111,4 +106,3 @@ def setup(app):
     app.connect("source-read", prepare)
     app.connect("html-page-context", mark_step)
     app.connect("autodoc-skip-member", skip_field)
-    app.connect("autodoc-process-signature", name_default)
