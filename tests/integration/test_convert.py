@@ -74,15 +74,6 @@ def test_a_file_of_keras_2_7_gives_its_own_scores():
     np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "half.h5"
-    make_model(tf_keras).save(tmp_path / "whole.h5")
-    path.write_bytes((tmp_path / "whole.h5").read_bytes()[:5000])
-    with pytest.raises(TutorialError, match=f"{path} cannot be read as a Keras model: .") as caught:
-        read_model.load_model(path)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("reader", [keras, tf_keras])
 def test_an_output_has_the_name_of_its_layer_if_another_layer_comes_last(reader):
     photo, twice = reader.layers.Input((8, 8, 3)), reader.layers.ReLU(name="animal")
