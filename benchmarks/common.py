@@ -26,6 +26,11 @@ def spread(values: list[float], digits: int = 3) -> dict[str, float]:
     }
 
 
+def ratio(values: list[float], bases: list[float]) -> dict[str, float]:
+    """Return the spread of `values` divided by `bases`, round by round."""
+    return spread([value / base for value, base in zip(values, bases, strict=True)])
+
+
 def describe_machine() -> dict:
     """Return what the figures depend on."""
     cpu, bfloat16 = platform.processor(), None
