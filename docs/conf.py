@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "build/stubs")]  # to read the gateway's docstrings
 
 project = "From Keras to Kubernetes"
-language = "en"
 root_doc = "docs/index"
 include_patterns = ["docs/**", "notebooks/**", "k8s/**", "starter/*", "C*.md"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
@@ -24,7 +23,6 @@ copybutton_selector = "div.highlight-sh pre, div.highlight-bash pre, div.input_a
 
 default_role = "literal"  # `name` in a docstring
 autodoc_member_order = "bysource"
-autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
 maximum_signature_line_length = 110

@@ -57,8 +57,7 @@ def float_signature(model: Model, *, output: str = "", size: str = "") -> Callab
             f"a picture can feed one input, but the model has {len(inputs)}: {names}. Build a model"
             " with one input around it, and save that"
         )
-    name = _legal_name(inputs[0].name)
-    spec = tf.TensorSpec(_picture_shape(inputs[0], size), tf.float32, name=name)
+    spec = tf.TensorSpec(_picture_shape(inputs[0], size), tf.float32, _legal_name(inputs[0].name))
 
     @tf.function(input_signature=[spec], autograph=False)
     def serving_default(images):
