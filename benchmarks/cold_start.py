@@ -14,13 +14,12 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.common import parser, run, spread
+from benchmarks.common import PICTURE, parser, run, spread
 from tutorial import ROOT, services
 from tutorial.model_folder import require
-from tutorial.processes import free_port, wait_until
+from tutorial.processes import free_ports, wait_until
 
 MODEL = "starter"
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"
 THREADS = ["--tensorflow_intra_op_parallelism=2", "--tensorflow_inter_op_parallelism=2"]
 WAYS = {"threads_set": THREADS, "threads_measured": []}  # as in the manifests; as in `make run`
 
@@ -34,7 +33,7 @@ def classify(address: str) -> dict[str, float]:
 
 def start_once(folder: Path, flags: list[str]) -> dict[str, float]:
     """Start the model while a gateway holds a request; return the seconds of each part."""
-    port, gateway_port, admin_port = free_port(), free_port(), free_port()
+    port, gateway_port, admin_port = free_ports(3)
     command = services.model_server_command(folder, port)
     command[2] = "benchmarks.cold_start_server"
     address = f"http://127.0.0.1:{gateway_port}"

@@ -5,7 +5,6 @@
 STARTED is the moment on time.monotonic's clock at which the parent started this process.
 """
 
-import functools
 import json
 import os
 import sys
@@ -18,7 +17,6 @@ seconds = {"process": time.monotonic() - started}
 def timed(part: str, function):
     """Return `function`, which adds its seconds to a part."""
 
-    @functools.wraps(function)
     def call(*arguments, **options):
         begun = time.monotonic()
         try:

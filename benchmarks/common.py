@@ -12,6 +12,7 @@ from pathlib import Path
 from tutorial import ROOT
 
 FOLDER = ROOT / "benchmarks"
+PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 BATCH = 8
 CALLERS = 2 * BATCH
 
@@ -23,6 +24,11 @@ def spread(values: list[float], digits: int = 3) -> dict[str, float]:
         "least": round(min(values), digits),
         "most": round(max(values), digits),
     }
+
+
+def ratio(values: list[float], bases: list[float]) -> dict[str, float]:
+    """Return the spread of `values` divided by `bases`, round by round."""
+    return spread([value / base for value, base in zip(values, bases, strict=True)])
 
 
 def describe_machine() -> dict:

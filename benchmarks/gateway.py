@@ -8,7 +8,6 @@ deployed, under gunicorn, in front of a model that does almost nothing. Both are
 in processor time, so that other work on the machine disturbs both alike.
 """
 
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,9 @@ import psutil
 import requests
 
 from benchmarks import pictures
-from benchmarks.common import parser, run, spread
+from benchmarks.common import PICTURE, parser, ratio, run, spread
 from benchmarks.models import save_models
-from benchmarks.pictures import PICTURE, cpu_of
+from benchmarks.pictures import cpu_of
 from tutorial import services
 from tutorial.load import form
 from tutorial.processes import free_port, free_ports
@@ -57,9 +56,7 @@ def measure_requests(folder: Path, rounds: int, count: int) -> dict:
                 for name, ms in costs.items():
                     found.setdefault(name + suffix, []).append(ms)
     ratios = {
-        f"{name} to floor": spread(
-            [one / base for one, base in zip(values, found["floor"], strict=True)]
-        )
+        f"{name} to floor": ratio(values, found["floor"])
         for name, values in found.items()
         if name != "floor"
     }
@@ -71,23 +68,24 @@ def measure_gateway(folder: Path, url: str, count: int, settings: dict) -> dict[
     port = free_port()
     body, content_type = form(PICTURE.read_bytes())
     contract = folder / "mean/contract.json"
-    with services.start_gateway(port, contract=contract, **settings) as server:
+    with (
+        services.start_gateway(port, contract=contract, **settings) as server,
+        requests.Session() as session,
+    ):
         worker = psutil.Process(server.supervisor.pid).children(recursive=True)[-1]
-        with requests.Session() as session:
 
-            def clock() -> float:
-                return sum(worker.cpu_times()[:2])
+        def clock() -> float:
+            return sum(worker.cpu_times()[:2])
 
-            def ask(data: bytes, content_type: str) -> None:
-                headers = {"Content-Type": content_type}
-                predict = f"http://127.0.0.1:{port}/predict"
-                session.post(predict, data=data, headers=headers, timeout=60).raise_for_status()
+        def ask(**content: object) -> None:
+            predict = f"http://127.0.0.1:{port}/predict"
+            session.post(predict, timeout=60, **content).raise_for_status()
 
-            in_json = json.dumps({"url": url}).encode()
-            return {
-                "upload": cpu_of(clock, partial(ask, body, content_type), count),
-                "url": cpu_of(clock, partial(ask, in_json, "application/json"), count),
-            }
+        upload = {"data": body, "headers": {"Content-Type": content_type}}
+        return {
+            "upload": cpu_of(clock, partial(ask, **upload), count),
+            "url": cpu_of(clock, partial(ask, json={"url": url}), count),
+        }
 
 
 def measure_phone_photos(rounds: int) -> dict:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import requests
 
-from benchmarks.common import parser, run, spread
+from benchmarks.common import PICTURE, parser, run, spread
 from tutorial import ROOT, services
 from tutorial.load import Result, measure
 from tutorial.model_folder import require
-from tutorial.processes import free_ports
+from tutorial.processes import free_port
 
 MODEL = "starter"
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"
 PICTURES = 8  # in a request
 LOAD = 2.0  # times the capacity
 PATIENCE = 1.0  # seconds
@@ -37,7 +36,7 @@ def useful(result: Result, *, since: float = 0.0) -> float:
 
 def overload(model_port: int, contract: Path, timeout: float, seconds: float) -> tuple:
     """Return the useful answers as shares of the capacity: of the whole run, and when settled."""
-    (port,) = free_ports(1)
+    port = free_port()
     url = f"http://127.0.0.1:{port}/predict"
     files = [("file", PICTURE.read_bytes())] * PICTURES
     request = requests.Request("POST", url, files=files).prepare()
@@ -52,7 +51,7 @@ def overload(model_port: int, contract: Path, timeout: float, seconds: float) ->
 def in_turns(rounds: int, seconds: float) -> dict:
     """Return the spread of the shares, for callers who stay and for those who leave."""
     folder = require(ROOT / "models", MODEL)
-    (port,) = free_ports(1)
+    port = free_port()
     command = services.model_server_command(folder, port)
     found: dict[str, list[tuple]] = {way: [] for way in WAYS}
     with services.start_model_server("giving-up", command, port):

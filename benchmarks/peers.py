@@ -25,15 +25,14 @@ import numpy as np
 import requests
 from PIL import Image
 
-from benchmarks.common import CALLERS, parser, run, spread
+from benchmarks.common import CALLERS, PICTURE, parser, ratio, run, spread
 from benchmarks.models import WEIGHTS, save_models
 from tutorial import ROOT, services
-from tutorial.load import form, measure
+from tutorial.load import Result, form, measure
 from tutorial.processes import Server, free_port, free_ports, start_server
 
 FOLDER = ROOT / "benchmarks/peers"
 HOME = ROOT / "build/peers"  # their environment
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 IDLE = 10  # seconds; a process counts its time in hundredths
 BATCHES = ("--enable_batching", f"--batching_parameters_file={ROOT / 'serving/batching.txt'}")
 TOLERANCE = 0.001  # of the largest score: bfloat16 differs by more
@@ -169,8 +168,9 @@ def compare(
     seconds: float,
 ) -> dict:
     """Measure the `cases` (a picture and the number of callers) with each server in turn."""
-    rates: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
-    p99: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
+    results: dict[str, dict[str, list[Result]]] = {
+        case: {name: [] for name in servers} for case in cases
+    }
     expected = None
     for _ in range(rounds):
         for name, start in servers.items():
@@ -182,21 +182,22 @@ def compare(
                     body, content_type = form(picture)
                     ask = partial(measure, url, body, callers=callers, content_type=content_type)
                     ask(seconds=1)  # warms up
-                    result = ask(seconds=seconds)
-                    rates[case].setdefault(name, []).append(result.answered)
-                    p99[case].setdefault(name, []).append(result.percentile(99))
-    result = {}
-    for case, by_server in rates.items():
-        mine, *others = by_server
-        best = max(others, key=lambda name: median(by_server[name]))
-        pairs = zip(by_server[mine], by_server[best], strict=True)
-        result[case] = {
-            "answers_per_s": {name: spread(values) for name, values in by_server.items()},
-            "p99": {name: spread(values) for name, values in p99[case].items()},
-            "best peer": best,
-            "ratio": spread([one / other for one, other in pairs]),
-        }
-    return result
+                    results[case][name].append(ask(seconds=seconds))
+    return {case: beside_the_best(by_server) for case, by_server in results.items()}
+
+
+def beside_the_best(by_server: dict[str, list[Result]]) -> dict:
+    """Compare the first server, this project's, with the best of the others."""
+    rates = {name: [each.answered for each in rounds] for name, rounds in by_server.items()}
+    late = {name: [each.percentile(99) for each in rounds] for name, rounds in by_server.items()}
+    mine, *others = rates
+    best = max(others, key=lambda name: median(rates[name]))
+    return {
+        "answers_per_s": {name: spread(values) for name, values in rates.items()},
+        "p99": {name: spread(values) for name, values in late.items()},
+        "best peer": best,
+        "ratio": ratio(rates[mine], rates[best]),
+    }
 
 
 def idle(servers: dict[str, Start], model: Path, rounds: int) -> dict:

@@ -19,10 +19,10 @@ import numpy as np
 from keras_image_helper import create_preprocessor
 from PIL import Image, ImageFilter
 
+from benchmarks.common import PICTURE
 from gateway.images import decode, decode_small, open_picture, resize
 from tutorial import ROOT
 
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 SIZE = (299, 299)
 
 

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from benchmarks.common import BATCH, CALLERS, batching_flags, parser, run, spread
+from benchmarks.common import BATCH, CALLERS, batching_flags, parser, ratio, run, spread
 from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
 from gateway.images import decode, open_picture, resize
 from gateway.preprocessing import scale
@@ -63,11 +63,10 @@ def measure_speed(folder: Path, rounds: int, seconds: float) -> dict:
                 alone.append(call(BATCH, length)["images_per_s"])
                 load = measure(f"grpc://{address}", message, callers=CALLERS, seconds=length)
                 served.append(load.answered)
-        ratios = [one / other for one, other in zip(served[1:], alone[1:], strict=True)]
         found[name] = {
             "direct_images_per_s": spread(alone[1:]),
             "server_images_per_s": spread(served[1:]),
-            "ratio": spread(ratios),
+            "ratio": ratio(served[1:], alone[1:]),
         }
     return found
 

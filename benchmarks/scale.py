@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks.common import BATCH, CALLERS, batching_flags, parser, run, spread
+from benchmarks.common import BATCH, CALLERS, PICTURE, batching_flags, parser, ratio, run, spread
 from benchmarks.models import WEIGHTS, direct, make_images, make_request, save_models
-from tutorial import ROOT, services
+from tutorial import services
 from tutorial.load import Result, form, measure
 from tutorial.processes import Server, free_port
 
-PICTURE = ROOT / "starter/samples/t-shirt.jpg"  # 400 x 533 pixels
 SIZES = (1, 2, 4, 8, 16)  # images of a direct call
 TIERS = (1, 2, 5)  # gateways
 SHARES = (0.25, 0.5, 0.75, 1.1)  # of the peak rate: what is offered
@@ -105,10 +104,8 @@ def measure_end_to_end(both: Stack, call, rounds: int) -> dict:
     return {
         "direct_images_per_s": spread(direct_rate),
         "images_per_s": spread(through),
-        "ratio": spread([one / other for one, other in zip(through, direct_rate, strict=True)]),
-        "ratio_of_cpu": spread(
-            [one / sum(cost.values()) for one, cost in zip(direct_cpu, costs, strict=True)]
-        ),
+        "ratio": ratio(through, direct_rate),
+        "ratio_of_cpu": ratio(direct_cpu, [sum(cost.values()) for cost in costs]),
         "cpu_seconds_of_an_image": {
             tier: spread([cost[tier] for cost in costs], digits=5) for tier in costs[0]
         }

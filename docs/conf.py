@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "build/stubs")]  # to read the gateway's docstrings
 
 project = "From Keras to Kubernetes"
-language = "en"
 root_doc = "docs/index"
 include_patterns = ["docs/**", "notebooks/**", "k8s/**", "starter/*", "C*.md"]
 exclude_patterns = ["**/.ipynb_checkpoints"]
@@ -24,7 +23,6 @@ copybutton_selector = "div.highlight-sh pre, div.highlight-bash pre, div.input_a
 
 default_role = "literal"  # `name` in a docstring
 autodoc_member_order = "bysource"
-autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
 maximum_signature_line_length = 110
@@ -97,13 +95,8 @@ def mark_step(app, pagename, templatename, context, doctree):
 
 
 def skip_field(app, what, name, obj, skip, options):
-    """Leave out fields of named tuples, and a default value that is a class."""
-    return True if type(obj).__name__ == "_tuplegetter" or obj is tuple else None
-
-
-def name_default(app, what, name, obj, options, signature, result):
-    """Write a default value that is a class so that Sphinx can read the signature."""
-    return signature and signature.replace("<class 'tuple'>", "tuple"), result
+    """Leave out fields of named tuples: a class's docstring explains them."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app):
@@ -111,4 +104,3 @@ def setup(app):
     app.connect("source-read", prepare)
     app.connect("html-page-context", mark_step)
     app.connect("autodoc-skip-member", skip_field)
-    app.connect("autodoc-process-signature", name_default)

@@ -192,7 +192,7 @@ def t_shirt():
     mask = drawing.lay(body, (44, 112, 148))
     for line in both_sides([(157, 88), (170, 110), (200, 121)]):
         drawing.seam(line, (20, 60, 84), width=5, strength=0.55)
-    for line in (*both_sides([(110, 112), (100, 160), (106, 206)]),):
+    for line in both_sides([(110, 112), (100, 160), (106, 206)]):
         drawing.seam(line, width=1.5, strength=0.35, inside=mask)
     for line in both_sides([(37, 205), (60, 224), (88, 234)]):
         drawing.seam(line, width=1, strength=0.4, dashed=True, inside=mask)

@@ -9,7 +9,7 @@ import pickle
 from collections import OrderedDict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -24,6 +24,12 @@ STAGES = [
     (5, 4, 192, 6, 2),
     (3, 1, 320, 6, 1),
 ]
+NAMES = {  # that a file of weights may use, and what stands for them here
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "FloatStorage"): np.float32,
+    ("torch", "LongStorage"): np.int64,
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *described: described[:4],
+}
 
 
 def build_backbone(keras: ModuleType, image: Any, drop: float = 0) -> Any:
@@ -80,27 +86,20 @@ def load_backbone(model: Any, weights: dict[str, np.ndarray]) -> None:
         layer.set_weights(tensors)
 
 
-class _Storage:
+class _Storage(NamedTuple):
     """A run of numbers, described before it is read."""
 
-    def __init__(self, dtype: type, key: str) -> None:
-        self.dtype, self.key = dtype, key
+    dtype: type
+    key: str
 
 
 class _TensorReader(pickle.Unpickler):
     """An unpickler that makes tensors and nothing else: it runs no code from the file."""
 
-    NAMES = {  # noqa: RUF012
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch", "FloatStorage"): np.float32,
-        ("torch", "LongStorage"): np.int64,
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *described: described[:4],
-    }
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.NAMES:
+        if (module, name) not in NAMES:
             raise pickle.UnpicklingError(f"{module}.{name} does not belong in a file of weights")
-        return self.NAMES[module, name]
+        return NAMES[module, name]
 
     def persistent_load(self, pid: tuple) -> _Storage:
         return _Storage(dtype=pid[1], key=pid[2])

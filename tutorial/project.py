@@ -29,13 +29,6 @@ COPIED = (
     "model_server",
     "serving",
 )
-WRITTEN = (
-    ".github/workflows/test.yml",
-    ".gitignore",
-    "Makefile",
-    "README.md",
-    "tests/test_service.py",
-)
 EDITS = {  # of the texts, so that they say nothing of this repository
     r"-m tutorial\.build_stubs": "build_stubs.py",
     r"tutorial/build_stubs": "build_stubs",
@@ -120,15 +113,15 @@ def write(folder: Path, model: Path) -> None:
 
 def texts() -> dict[str, str]:
     """Return the text of each file of a project, by its path, before edits and names."""
-    sources = {path: TEMPLATES / path for path in WRITTEN}
-    sources["build_stubs.py"] = ROOT / "tutorial/build_stubs.py"
+    found = [(TEMPLATES, path) for path in TEMPLATES.rglob("*")]
     for top in COPIED:
-        found = [ROOT / top, *(ROOT / top).rglob("[!.]*")]
-        sources |= {
-            path.relative_to(ROOT).as_posix(): path
-            for path in found
-            if path.is_file() and path.suffix != ".pyc"
-        }
+        found += [(ROOT, path) for path in (ROOT / top, *(ROOT / top).rglob("[!.]*"))]
+    sources = {
+        path.relative_to(base).as_posix(): path
+        for base, path in found
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    sources["build_stubs.py"] = ROOT / "tutorial/build_stubs.py"
     files = {path: source.read_text(encoding="utf-8") for path, source in sources.items()}
     return files | requirements()
 

@@ -1,6 +1,7 @@
 """Open a model's file with the Keras that wrote it, and find out how it takes pictures.
 
-Lesson 01 calls `load_model` and `find_preprocessing`.
+Lesson 01 calls `load_model` and `find_preprocessing` for the model, then `open_saved_model` and
+`read_signature` for the SavedModel that it made.
 """
 
 import inspect
@@ -10,6 +11,7 @@ import runpy
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -21,8 +23,6 @@ import tf_keras
 
 from tutorial import TutorialError
 from tutorial.sources import EXPORT, check_code, model_format, read_config
-
-KerasModel = keras.Model | tf_keras.Model
 
 UINT8_SIGNATURE = "serving_uint8"  # that every conversion adds
 UNKNOWN_OBJECT = re.compile(  # in the errors of both Kerases
@@ -67,9 +67,12 @@ class SavedFunction:
         return self._function(**{self.inputs[0].name: images})
 
 
+Model = keras.Model | tf_keras.Model | SavedFunction
+
+
 def load_model(
     path: Path, signature: str = "serving_default", *, custom_objects: str = "", trusted: str = ""
-) -> KerasModel | SavedFunction:
+) -> Model:
     """Load a Keras file with the Keras that wrote it, or a signature of a SavedModel.
 
     Args:
@@ -141,7 +144,7 @@ def _objects_in(path: str) -> dict[str, object]:
         ) from error
 
 
-def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) -> str:
+def find_preprocessing(model: Model, preprocessing: str) -> str:
     """Return `preprocessing` or, if it is empty and the model scales its input itself, "none".
 
     Raises TutorialError for another one if the model takes pixels as whole numbers.
@@ -163,7 +166,7 @@ def find_preprocessing(model: KerasModel | SavedFunction, preprocessing: str) ->
     return preprocessing
 
 
-def scales_its_input(model: KerasModel | SavedFunction) -> bool:
+def scales_its_input(model: Model) -> bool:
     """Return whether the first layer that changes the pixels' values scales them.
 
     Arithmetic such as `preprocess_input` does not count: other scaling may come before the model.
@@ -204,6 +207,59 @@ def find_signature(functions: dict[str, Callable], name: str) -> Callable:
         others = " or ".join(f"SIGNATURE={other}" for other in functions)
         raise TutorialError(f"the SavedModel has no signature {name!r}: set {others}")
     return functions[name]
+
+
+@dataclass(frozen=True)
+class SavedSignature:
+    """A signature of a SavedModel that takes images and returns one score for each label."""
+
+    function: Callable[..., dict[str, tf.Tensor]]
+    name: str
+    dtype: str  # of the images
+    input_name: str
+    image_shape: tuple[int, int, int]  # height, width, channels
+    output_name: str
+    outputs: int  # scores for each image
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the scores (N, labels) of `images` (N, height, width, channels)."""
+        return self.function(**{self.input_name: tf.constant(images)})[self.output_name].numpy()
+
+
+def read_signature(functions: dict[str, Callable], name: str, labels: list[str]) -> SavedSignature:
+    """Return the signature `name` of a SavedModel that `save_model` wrote.
+
+    Raises TutorialError unless it has one output with a score for each label. One score is enough
+    for two labels.
+    """
+    function = find_signature(functions, name)
+    [(input_name, image)] = function.structured_input_signature[1].items()
+    outputs = function.structured_outputs.items()
+    shapes = {key: tuple(spec.shape) if spec.shape.rank else () for key, spec in outputs}
+    fitting = [key for key, shape in shapes.items() if shape[1:] == (len(labels),)]
+    if len(labels) == 2 and not fitting:
+        fitting = [key for key, shape in shapes.items() if shape[1:] == (1,)]
+    if unknown := [key for key, spec in outputs if spec.shape.rank is None and not fitting]:
+        raise TutorialError(
+            f"the SavedModel does not say the shape of its output {unknown[0]}. Set it where you"
+            f" export the model: tf.ensure_shape({unknown[0]}, (None, {len(labels)}))"
+        )
+    if all(len(shape) != 2 for shape in shapes.values()):
+        raise TutorialError(
+            f"the model is no classifier, which gives one score a label: its outputs are {shapes}."
+            " Detection and segmentation need another service"
+        )
+    if len(fitting) != 1:
+        given = ", ".join(
+            f"{shape[1]} scores ({key})" for key, shape in shapes.items() if shape[1:]
+        )
+        raise TutorialError(
+            f"LABELS has {len(labels)} names, and the model gives {given}. Give LABELS as many"
+            f" names{', or set OUTPUT to one of the outputs' if len(shapes) > 1 else ''}"
+        )
+    shape = tuple(image.shape.as_list()[1:])
+    width = shapes[fitting[0]][1]
+    return SavedSignature(function, name, image.dtype.name, input_name, shape, fitting[0], width)
 
 
 def first_line(error: Exception) -> str:

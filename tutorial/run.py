@@ -143,15 +143,15 @@ def convert(model: str = "", **settings: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         parameters["VERSION"] = next_version(folder, source)
         done = record.exists() and record.read_text() == fingerprint(source, labels, parameters)
-        if not done or parameters["VERSION"] not in versions(folder):
-            if versions(folder) and parameters["VERSION"] not in versions(folder):
+        if not done:
+            if parameters["VERSION"] in versions(folder):
+                print(f"models/{name}: version {parameters['VERSION']} is made again")
+            elif versions(folder):
                 print(
                     f"models/{name} was made from another file, or from this one before it changed:"
                     f" this is version {parameters['VERSION']}, which servers of {name} load."
                     " To serve both, set MODEL_NAME to another name"
                 )
-            elif versions(folder) and not done:
-                print(f"models/{name}: version {parameters['VERSION']} is made again")
             print(f"Converting {model or 'starter'} with {NOTEBOOK.name}", flush=True)
             copy = record.with_suffix(".ipynb")
             execute(NOTEBOOK, parameters, copy, shutdown="immediate")
@@ -163,8 +163,8 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     folder = ROOT / "models" / parameters["MODEL_NAME"]
     contract, saved = folder / "contract.json", folder / str(parameters["VERSION"])
-    files = (NOTEBOOK, ROOT / "tutorial/convert.py", ROOT / "tutorial/read_model.py")
-    code = [path.read_bytes() for path in files]
+    modules = [ROOT / f"tutorial/{name}.py" for name in ("read_model", "convert", "verify")]
+    code = [path.read_bytes() for path in (NOTEBOOK, *modules)]
     facts = {
         "parameters": parameters,
         "labels": labels,

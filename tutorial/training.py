@@ -11,14 +11,12 @@ BLUE, GREY = "#3068a8", "#b8bec6"
 RESIZE_COST = 8  # floating-point operations a value of a bilinear resize; TensorFlow counts none
 
 
-def count_flop(model, size: int | None = None) -> int:
+def count_flop(model) -> int:
     """Return the floating-point operations of `model` for one image, its resizes included.
 
-    `size` is the image's height and width where the model leaves them open. A multiplication and
-    an addition count as two, as everywhere in TensorFlow.
+    A multiplication and an addition count as two, as everywhere in TensorFlow.
     """
-    height, width, channels = model.input_shape[1:]
-    spec = tf.TensorSpec((1, height or size, width or size, channels))
+    spec = tf.TensorSpec((1, *model.input_shape[1:]))
     graph = convert_variables_to_constants_v2(tf.function(model).get_concrete_function(spec)).graph
     profiler = tf.compat.v1.profiler
     options = profiler.ProfileOptionBuilder.float_operation()

@@ -15,7 +15,7 @@ import keras
 import tf_keras
 
 from gateway.preprocessing import scaling
-from tutorial import convert, read_model
+from tutorial import convert, read_model, verify
 
 FAMILIES = {  # model: the module with its preprocess_input
     "MobileNetV2": "mobilenet_v2",
@@ -61,10 +61,10 @@ def test_bytes_get_the_scores_that_keras_gives(name, package, tmp_path):
 
     functions, _ = read_model.open_saved_model(tmp_path / "saved")
     labels = [str(number) for number in range(original.output_shape[1])]
-    signature = convert.read_signature(functions, "uint8", labels, "uint8")
-    pixels = convert.random_pixels(signature)
+    signature = read_model.read_signature(functions, "uint8", labels)
+    pixels = verify.random_pixels(signature)
     images = family.preprocess_input(pixels.astype(np.float32))
     expected = np.asarray(original(images, training=False))
     assert expected.std() > 0
-    convert._compare(signature(pixels), expected)
-    convert.check_as_served(tmp_path / "saved", signature)
+    verify.compare_scores(signature(pixels), expected)
+    verify.check_as_served(tmp_path / "saved", signature)

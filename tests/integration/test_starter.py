@@ -10,11 +10,11 @@ import tf_keras
 from keras_image_helper import create_preprocessor
 
 from tutorial.services import ROOT
+from tutorial.sources import CLOTHES
 from tutorial.training import RESIZE_COST, calibration, count_flop, softmax
 
 FILE = ROOT / "starter/starter.h5"
-LABELS = ["dress", "hat", "longsleeve", "outwear", "pants"]
-LABELS += ["shirt", "shoes", "shorts", "skirt", "t-shirt"]
+LABELS = CLOTHES.split(",")
 
 
 @pytest.fixture(scope="module")

@@ -40,16 +40,6 @@ def test_lesson_follows_the_template(lesson):
     assert positions == sorted(positions)
 
 
-def test_links_of_a_lesson_lead_somewhere(lesson):
-    for cell in cells(lesson, "markdown"):
-        for target, anchor in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", source(cell)):
-            assert target.startswith("http") or (lesson.parent / target).exists(), target
-            if anchor and target.endswith(".md"):
-                headings = re.findall(r"^#+ (.+)", (lesson.parent / target).read_text(), re.M)
-                anchors = [text.replace(" ", "-").lower() for text in headings]
-                assert anchor in anchors, f"{target}#{anchor}"
-
-
 def test_lesson_has_one_cell_of_parameters_with_comments(lesson):
     [cell] = [c for c in cells(lesson, "code") if "parameters" in c["metadata"].get("tags", [])]
     for line in source(cell).splitlines():

@@ -75,13 +75,10 @@ def test_require_names_the_notebook_that_makes_a_missing_model(tmp_path):
         require(tmp_path, "mine")
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_next_version_is_a_new_one_when_the_content_changed(draft, tmp_path, kind):
-    source, folder = tmp_path / "model.h5", tmp_path / "mine"
-    content = source
-    if kind == "folder":
-        source.mkdir()
-        content = source / "saved_model.pb"
+def test_next_version_is_a_new_one_when_the_content_changed(draft, tmp_path):
+    source, folder = tmp_path / "saved", tmp_path / "mine"
+    source.mkdir()
+    content = source / "saved_model.pb"
     content.write_text("one")
     assert next_version(folder, source) == 1
     publish(draft, folder, 1, {}, source)

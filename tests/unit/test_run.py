@@ -31,7 +31,7 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
     (tmp_path / "tutorial").mkdir()
-    for name in ("convert.py", "read_model.py"):
+    for name in ("read_model.py", "convert.py", "verify.py"):
         (tmp_path / "tutorial" / name).write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
@@ -144,10 +144,8 @@ def test_ports_that_cannot_be_used_together_are_named(tmp_path, monkeypatch):
         run.reserve_ports(GATEWAY_PORT=9697, ADMIN_PORT=9697, MODEL_PORT=8500)
     with pytest.raises(TutorialError, match="MODEL_PORT=70000 is not a port: use 1 to 65535"):
         run.reserve_ports(MODEL_PORT=70000)
-    with socket.create_server(
-        ("127.0.0.1", 0)
-    ) as server:  # the next port is the default of another
-        taken = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]  # the next ports are those of other settings
         with pytest.raises(TutorialError, match=f"GATEWAY_PORT={taken + 3}$"):
             run.reserve_ports(GATEWAY_PORT=taken, ADMIN_PORT=taken + 1, MODEL_PORT=taken + 2)
 
@@ -160,30 +158,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
         run.main()
 
 
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    """Run make as if the environment was there already."""
+    made = ("-o", ".venv/.installed", "-o", "build/stubs/.made")
+    command = ["make", "--no-print-directory", *made, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("target", ["run", "project"])
 def test_make_passes_settings_with_every_character(tmp_path, target):
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\nprintf "%s|" "$MODEL" "$LABELS" "$DEST"\n')
     fake.chmod(0o755)
-    done = [word for target in (".venv/.installed", "build/stubs/.made") for word in ("-o", target)]
-    command = [
-        "make",
-        "--no-print-directory",
-        *done,
-        target,
-        f"BIN={tmp_path}",
-        "MODEL=a b$c.keras",
-        f"LABELS={AWKWARD}",
-        "DEST=../b c$d",
-    ]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    settings = ("MODEL=a b$c.keras", f"LABELS={AWKWARD}", "DEST=../b c$d")
+    said = make(target, f"BIN={tmp_path}", *settings).stdout
     assert said == f"a b$c.keras|{AWKWARD}|../b c$d|"
 
 
 @pytest.mark.parametrize("setting", ["MODLE=a.h5", "model=a.h5"])
 def test_make_refuses_a_setting_that_it_does_not_know(setting):
-    made = ["-o", ".venv/.installed", "-o", "build/stubs/.made"]
-    done = subprocess.run(["make", *made, "run", setting], cwd=ROOT, capture_output=True, text=True)
+    done = make("run", setting)
     assert done.returncode
     assert f"unknown {setting.split('=')[0]}: the settings are MODEL LABELS" in done.stdout
 

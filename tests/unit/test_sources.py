@@ -22,6 +22,12 @@ def write_broken_zip(path):
     path.write_bytes(path.read_bytes().replace(b"the content", b"another one", 1))
 
 
+def write_half_h5(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = "{}"
+    path.write_bytes(path.read_bytes()[:500])
+
+
 def unpack(path):
     write(path / "config.json")
     write(path / "metadata.json")
@@ -65,6 +71,7 @@ def test_the_course_model_is_downloaded_and_verified(monkeypatch):
         ("folder", lambda path: write(path / "checkpoint"), "is a checkpoint"),
         ("w.h5", lambda path: h5py.File(path, "w").close(), "has only weights, .*load_weights"),
         ("broken.keras", write_broken_zip, "the file is not whole"),
+        ("half.h5", write_half_h5, "the file is not whole"),
         ("other.zip", lambda path: write_zip(path, "photo.jpg"), "neither .h5 nor .keras"),
         (
             "lambda.keras",
