@@ -9,6 +9,7 @@ in processor time, so that other work on the machine disturbs both alike.
 """
 
 import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tutorial import services
 from tutorial.load import form
 from tutorial.processes import free_port, free_ports
 
+MODELS = {"": "mean", " as float32": "mean_float32"}  # by what is added to a figure's name
 AIMS = {
     "upload": "at most 1.5 times the floor, in processor time",
     "url": "at most 1.8 times the floor",
@@ -33,28 +35,24 @@ AIMS = {
 def measure_requests(folder: Path, rounds: int, count: int) -> dict:
     """Compare a request's processor time with the floor: uploads and URLs.
 
-    By default the model gets uint8 pixels and scales them. "As float32" it gets them scaled. The
-    gateway starts again for each round: of two processes that do the same, one may take a tenth
-    more.
+    The gateway sends uint8 pixels to a model that scales them, and scaled float32 ones to another.
+    It starts again for each round: of two processes that do the same, one may take a tenth more.
     """
-    picture_port, model_port = free_ports(2)
+    picture_port, *model_ports = free_ports(1 + len(MODELS))
     origin = f"http://127.0.0.1:{picture_port}/"
-    command = services.model_server_command(folder / "mean", model_port)
     found: dict[str, list[float]] = {}
-    with (
-        services.start_picture_server(PICTURE.parent, picture_port),
-        services.start_model_server("mean", command, model_port),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(services.start_picture_server(PICTURE.parent, picture_port))
+        for name, port in zip(MODELS.values(), model_ports, strict=True):
+            command = services.model_server_command(folder / name, port)
+            stack.enter_context(services.start_model_server(name, command, port))
         for _ in range(rounds):
             found.setdefault("floor", []).append(pictures.measure("floor", count)["floor"])
-            for suffix, settings in (
-                ("", {}),
-                (" as float32", {"model_signature": "serving_default"}),
-            ):
-                settings |= {"model_port": model_port, "allowed_origins": origin}
-                costs = measure_gateway(folder, origin + PICTURE.name, count, settings)
-                for name, ms in costs.items():
-                    found.setdefault(name + suffix, []).append(ms)
+            for (suffix, name), port in zip(MODELS.items(), model_ports, strict=True):
+                settings = {"model_port": port, "allowed_origins": origin}
+                costs = measure_gateway(folder / name, origin + PICTURE.name, count, settings)
+                for way, ms in costs.items():
+                    found.setdefault(way + suffix, []).append(ms)
     ratios = {
         f"{name} to floor": ratio(values, found["floor"])
         for name, values in found.items()
@@ -63,13 +61,12 @@ def measure_requests(folder: Path, rounds: int, count: int) -> dict:
     return {"cpu_ms": {name: spread(values) for name, values in found.items()}} | ratios
 
 
-def measure_gateway(folder: Path, url: str, count: int, settings: dict) -> dict[str, float]:
+def measure_gateway(model: Path, url: str, count: int, settings: dict) -> dict[str, float]:
     """Return the milliseconds of processor time for an upload and for a URL."""
     port = free_port()
     body, content_type = form(PICTURE.read_bytes())
-    contract = folder / "mean/contract.json"
     with (
-        services.start_gateway(port, contract=contract, **settings) as server,
+        services.start_gateway(port, contract=model / "contract.json", **settings) as server,
         requests.Session() as session,
     ):
         worker = psutil.Process(server.supervisor.pid).children(recursive=True)[-1]

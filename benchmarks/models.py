@@ -2,6 +2,7 @@
 
 `xception` is the full-size Xception of tf_keras.applications with random weights of a fixed seed.
 They cost as much as those of the course's file, which is a download. `mean` does almost nothing.
+`mean_float32` is the same without a signature for uint8 pixels.
 """
 
 import json
@@ -50,7 +51,7 @@ def other_process() -> ProcessPoolExecutor:
 
 
 def save_models(folder: Path) -> None:
-    """Save both models as SavedModels, each with its contract.json."""
+    """Save the models as SavedModels, each with its contract.json."""
     with other_process() as pool:
         pool.submit(_save, folder).result()
 
@@ -78,17 +79,18 @@ def _save(folder: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
-    def save(name: str, call: Callable, weights: list) -> None:
+    def save(name: str, call: Callable, weights: list, *, uint8: bool = True) -> None:
         def serve(dtype, scale):
             spec = tf.TensorSpec((None, *IMAGE), dtype, "x")
             return tf.function(lambda x: {"scores": call(scale(x))}, input_signature=[spec])
 
         module = tf.Module()
         module.weights = weights
-        signatures = {
-            "serving_default": serve(tf.float32, lambda x: x),
-            "serving_uint8": serve(tf.uint8, lambda x: tf.cast(x, tf.float32) / 127.5 - 1),
-        }
+        signatures = {"serving_default": serve(tf.float32, lambda x: x)}
+        if uint8:
+            signatures["serving_uint8"] = serve(
+                tf.uint8, lambda x: tf.cast(x, tf.float32) / 127.5 - 1
+            )
         tf.saved_model.save(module, folder / name / "1", signatures=signatures)
         contract = json.dumps(CONTRACT | {"model_name": name})
         (folder / name / "contract.json").write_text(contract)
@@ -98,7 +100,12 @@ def _save(folder: Path) -> None:
         weights=None, classes=len(LABELS), classifier_activation=None, input_shape=IMAGE
     )
     save("xception", lambda x: xception(x, training=False), xception.variables)
-    save("mean", lambda x: tf.repeat(tf.reduce_mean(x, (1, 2, 3))[:, None], len(LABELS), 1), [])
+
+    def mean(images: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(tf.reduce_mean(images, (1, 2, 3))[:, None], len(LABELS), 1)
+
+    save("mean", mean, [])
+    save("mean_float32", mean, [], uint8=False)
 
 
 @cache
