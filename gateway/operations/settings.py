@@ -77,20 +77,20 @@ SETTINGS = {
     ),
     "REQUEST_TIMEOUT": Setting(
         8.0,
-        "seconds that a whole request may take: fetch, decode, model; and in which it must be here",
+        "seconds for a whole request: fetch, decode, model; its bytes must arrive in this time, too",
         lambda seconds: 0 < seconds < inf,
         SECONDS,
     ),
     "MODEL_TIMEOUT": Setting(
         3.0,
-        "seconds of these that the model may take, waiting for it to come back included",
+        "the part of these seconds for the model; includes the wait for a server that restarts",
         lambda seconds: 0 < seconds < inf,
         SECONDS,
     ),
     "MODEL_WAIT": Setting(
         0.0,
-        "seconds that a request waits before that where no model server runs, as when the model is"
-        " scaled to zero; with 0 the gateway is not ready then",
+        "seconds that a request waits for a model server where none runs (scaled to zero), before"
+        " the time of the request begins; with 0, the gateway is not ready without one",
         lambda seconds: 0 <= seconds < inf,
         "seconds, or 0 for no wait",
     ),
@@ -117,7 +117,7 @@ SETTINGS = {
     ),
     "THREADS": Setting(
         80,
-        "threads; what comes when all but two are busy is refused with a 503",
+        "how many threads; two fewer requests are handled at once, the next one gets a 503",
         range(3, 1000).__contains__,
         "a whole number from 3 to 999",
     ),
