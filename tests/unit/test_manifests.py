@@ -5,6 +5,7 @@ import ipaddress
 import itertools
 import json
 import re
+import shutil
 
 import kubernetes_validate
 import pytest
@@ -67,6 +68,18 @@ class Pod:
 
 def pods(choice):
     return {each["metadata"]["name"]: Pod(each) for each in of_kind(choice, "Deployment")}
+
+
+def test_cloud_takes_the_images_of_components_from_the_registry(tmp_path):
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/cloud"
+    for component in ("gpu", "model-server", "openvino"):
+        kustomization = yaml.safe_load((K8S / "overlays/cloud/kustomization.yaml").read_text())
+        kustomization["components"].append(f"../../components/{component}")
+        (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        model = find(kubernetes.render(overlay), "Deployment", "model")
+        image = Pod(model).container["image"]
+        assert re.match(rf"registry\.example\.com/clothing-(model-)?{component}:", image)
 
 
 # Schemas
