@@ -114,7 +114,9 @@ def main() -> None:
     """Measure everything and write it."""
     arguments = parser(__doc__, "runtimes", rounds=3, seconds=8)
     arguments.add_argument("--photos", type=Path, help="one folder of .jpg files for each class")
-    arguments.add_argument("--models", type=Path, nargs="+", default=[STARTER / "1"])
+    arguments.add_argument(
+        "--models", type=Path, nargs="+", default=[STARTER.relative_to(ROOT) / "1"]
+    )
     options = arguments.parse_args()
     if options.photos and not any(options.photos.glob("*/*.jpg")):
         sys.exit(f"there are no photos in {options.photos}/CLASS/")

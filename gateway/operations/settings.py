@@ -77,7 +77,7 @@ SETTINGS = {
     ),
     "REQUEST_TIMEOUT": Setting(
         8.0,
-        "seconds for a whole request: fetch, decode, model; its bytes must arrive in this time, too",
+        "seconds for a whole request: fetch, decode, model; its bytes must arrive in them, too",
         lambda seconds: 0 < seconds < inf,
         SECONDS,
     ),
