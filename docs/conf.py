@@ -57,7 +57,7 @@ def prepare(app, docname, source):
         app.env.note_dependency(ROOT / "README.md")
         text = re.sub(r"\]\((?!http|#)", "](../", (ROOT / "README.md").read_text()) + text
     if docname == "docs/error-messages":
-        text = re.sub(r"`(\w+)/` and below", lambda found: list_messages(ROOT / found[1]), text)
+        text = re.sub(r"<!-- (\w+) -->", lambda found: list_messages(ROOT / found[1]), text)
     text = re.sub(r"\.svg#step\d", ".svg", text)  # Sphinx copies the file
     if docname.endswith("/README"):
         below = re.findall(r"\]\((\w[^):#]*)\.(?:ipynb|md)\)", text)
