@@ -42,9 +42,9 @@ EDITS = {  # of the texts, so that they say nothing of this repository
     " gateways read from `base/contract.json`. It is a copy of `models/starter/contract.json`,"
     " because kustomize reads no file outside its folder. After a change, copy the file again: a"
     " test compares them.",
-    r"\*\*Tested how\.\*\* .*": "**Tested how.** `make test` renders this folder and every overlay"
-    " with kubectl's own kustomize, and checks that the namespace and the images are those of"
-    " `compose.yaml`.",
+    r"\*\*Tested how\.\*\*(\n+- .*)+": "**Tested how.** `make test` renders this folder and every"
+    " overlay with kubectl's own kustomize, and checks that the namespace and the images are those"
+    " of `compose.yaml`.",
     "The contract that notebook 01 wrote beside the model": "A copy of the model's contract",
     r" `make contract .*": "",
     r"\[Plan the capacity\].* says little: if": "Processor use says little in one case: if",
