@@ -18,6 +18,7 @@ from gateway.incoming import MAX_FETCHES, has_left, uploaded_files
 from tests.app_client import files, problem_in
 from tests.pictures import png
 from tutorial.hostile import dripping, tcp_server
+from tutorial.processes import wait_until
 
 
 @pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/octet-stream"])
@@ -247,11 +248,7 @@ def test_predict_refuses_too_many_bytes(gateway, body):
 @pytest.fixture
 def nothing_held():
     """Wait until downloads that earlier tests gave up have ended."""
-    for _ in range(1000):
-        if not HeldBytes.in_process:
-            return
-        time.sleep(0.01)
-    pytest.fail("downloads of earlier tests still hold bytes after 10 seconds")
+    wait_until(lambda: HeldBytes.in_process == 0, timeout=10, what="the end of earlier downloads")
 
 
 @pytest.mark.usefixtures("nothing_held")
@@ -286,10 +283,9 @@ def test_predict_reads_no_more_than_all_requests_may_hold(make_app, picture_serv
         else:
             answer = gateway.post("/predict", json={"urls": [f"{address}/large.png"] * 2})
         problem_in(answer, "busy")
-    while HeldBytes.in_process:  # a download that has not ended
-        time.sleep(0.01)
     assert gateway.post("/predict", **files(png())).status_code == 200
-    assert HeldBytes.in_process == 0
+    # A download that has begun ends after its request.
+    wait_until(lambda: HeldBytes.in_process == 0, timeout=10, what="the end of all downloads")
 
 
 @pytest.mark.usefixtures("nothing_held")
