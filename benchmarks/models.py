@@ -79,6 +79,9 @@ def _save(folder: Path) -> None:
     import tensorflow as tf
     import tf_keras
 
+    from tutorial.convert import write_warmup
+    from tutorial.read_model import read_signature
+
     def save(name: str, call: Callable, weights: list, *, uint8: bool = True) -> None:
         def serve(dtype, scale):
             spec = tf.TensorSpec((None, *IMAGE), dtype, "x")
@@ -91,7 +94,11 @@ def _save(folder: Path) -> None:
             signatures["serving_uint8"] = serve(
                 tf.uint8, lambda x: tf.cast(x, tf.float32) / 127.5 - 1
             )
-        tf.saved_model.save(module, folder / name / "1", signatures=signatures)
+        path = folder / name / "1"
+        tf.saved_model.save(module, path, signatures=signatures)
+        functions = tf.saved_model.load(path).signatures
+        saved = [read_signature(functions, signature, LABELS) for signature in signatures]
+        write_warmup(path, name, saved)
         contract = json.dumps(CONTRACT | {"model_name": name})
         (folder / name / "contract.json").write_text(contract)
 

@@ -57,9 +57,10 @@ class Batcher:
     a queue, but never a run.
     """
 
-    def __init__(self, run: Run, parameters: BatchingParameters):
-        """Batch calls of `run`."""
+    def __init__(self, run: Run, parameters: BatchingParameters, *, joins: bool = True):
+        """Batch calls of `run`; without `joins`, they only queue for it."""
         self._run_model = run
+        self._joins = joins
         self._parameters = parameters
         self._most_rows = parameters.max_enqueued_batches * parameters.max_batch_size
         self._changed = threading.Condition()
@@ -134,6 +135,9 @@ class Batcher:
 
     def _gather(self) -> list[_Request]:
         """Wait until a batch is full or its time has come; take it out of the queue."""
+        if not self._joins:
+            self._dismiss()
+            return [self._waiting.pop(0)] if self._waiting else []
         room = self._parameters.max_batch_size
         start = self._waiting[0].since + self._parameters.batch_timeout_micros / 1e6
         self._changed.wait_for(lambda: self._rows_waiting() >= room, start - time.monotonic())

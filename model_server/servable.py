@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +25,11 @@ class Servable:
         """Take over the engine: `close` closes it."""
         self.signatures = engine.signatures
         self._engine = engine
-        self._run = Batcher(self._run_alone, batching).run if batching else self._run_alone
+        self._run = self._run_alone
+        if batching:
+            at_once = max(engine.runs_at_once, batching.num_batch_threads)
+            batching = replace(batching, num_batch_threads=at_once)
+            self._run = Batcher(self._run_alone, batching, joins=engine.joins).run
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""

@@ -1,11 +1,13 @@
 """The versions of one model: look at its folder, load what is new, swap, unload the rest."""
 
+import ctypes
+import gc
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,12 +132,20 @@ class Model:
             with self._changed:
                 version.state, version.error = ModelVersionStatus.END, error
             return False
+        _give_back_memory()
         with self._changed:
             version.state, version.servable = ModelVersionStatus.AVAILABLE, servable
         seconds = time.monotonic() - started
         text = "Loaded version %d of %s in %.1f s; warm-up requests: %d"
         _log.info(text, number, self.name, seconds, requests)
         return True
+
+
+def _give_back_memory() -> None:
+    """Return to the system what loading needed for a while, where the C library can (glibc)."""
+    gc.collect()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _version_folders(base_path: str) -> dict[int, Path]:

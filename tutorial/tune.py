@@ -12,7 +12,7 @@ from tutorial import ROOT, TutorialError, one_line_errors, services
 from tutorial.model_folder import require
 from tutorial.processes import free_port
 
-MEASURED = re.compile(r": (\d+) threads for an operation \((.+)\)")  # model_server's line
+MEASURED = re.compile(r": (\d+) threads? for an operation.* \((.+)\)")  # model_server's line
 
 
 def main() -> None:

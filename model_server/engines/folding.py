@@ -1,42 +1,63 @@
 """Make a loaded graph cheaper to run; its answers stay the same.
 
-A SavedModel keeps its weights in variables, because training changes them. Serving does not. So
-they become constants here, and a batch normalization becomes part of the convolution before it:
-one factor for each channel goes into the kernel, and the rest is a bias.
+While a model is served, its weights do not change. So a batch normalization becomes part of the
+convolution before it: one factor for each channel goes into the kernel, and the rest is a bias. The
+weights stay in variables: as constants, TensorFlow would copy them with the graph, several times.
 """
 
 import logging
+import os
 from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.python.framework import op_def_registry
-from tensorflow.python.framework.convert_to_constants import (
-    convert_variables_to_constants_from_session_graph,
-)
 from tensorflow.python.framework.meta_graph import create_meta_graph_def
 from tensorflow.python.grappler import tf_optimizer
 
-LARGEST = 2**25  # bytes of weights: a larger model gains little, and needs several times its memory
+from model_server import errors
+
+FROZEN = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
+LARGEST = 2**28  # bytes of weights: while it is folded, a model needs three times as much memory
 
 _LOOPS = "Enter", "Switch"  # what loops and branches become
+_READS = "VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"
+_PASSING = "Identity", "ReadVariableOp"  # their result is their input
 _CONVOLUTIONS = "Conv2D", "DepthwiseConv2dNative"
+_PREPARED = *_CONVOLUTIONS, "Conv3D", "MatMul"  # oneDNN keeps their weights as it likes them
 
 _log = logging.getLogger(__name__)
 
 
-def fold(path: Path) -> MetaGraphDef | None:
+class Folded(NamedTuple):
+    """A SavedModel whose graph is cheaper to run."""
+
+    graph: GraphDef
+    weights: dict[str, np.ndarray]  # what each VarHandleOp of the graph holds, by its name
+    signatures: Mapping[str, SignatureDef]
+
+
+def too_large(path: Path) -> bool:
+    """Return whether the SavedModel in `path` has too many weights to be copied."""
+    return sum(file.stat().st_size for file in path.glob("variables/*.data-*")) > LARGEST
+
+
+def fold(path: Path) -> Folded | None:
     """Return the SavedModel in `path` with its weights folded, or None if it must stay as it is.
 
-    That is a large model, or one in which an operation has a state, such as a table, or is a part
-    of a loop.
+    That is a large model, or one in which an operation has another state than weights, such as a
+    table, or is a part of a loop. Raises tf.errors.UnimplementedError if a signature changes
+    weights that oneDNN does not read again.
     """
-    if sum(file.stat().st_size for file in path.glob("variables/*.data-*")) > LARGEST:
+    if too_large(path):
         return None
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         try:
@@ -44,31 +65,36 @@ def fold(path: Path) -> MetaGraphDef | None:
         except Exception:  # the server loads it once more, and says what is wrong
             return None
         try:
-            graph = _folded(session, loaded)
+            return _folded(session, loaded)
+        except tf.errors.UnimplementedError:
+            raise
         except Exception as error:  # it can still be served
             _log.warning("%s is served unfolded: %s", path, " ".join(str(error).split()))
             return None
-    return graph and MetaGraphDef(graph_def=graph, signature_def=loaded.signature_def)
 
 
-def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> GraphDef | None:
+def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> Folded | None:
     signatures = loaded.signature_def.values()
     sides = [side for signature in signatures for side in (signature.inputs, signature.outputs)]
     tensors = [info.name for side in sides for info in side.values()]
     names = sorted({tensor.partition(":")[0] for tensor in tensors if tensor})  # these must stay
     graph = _inline_functions(session.graph, names)
-    graph = convert_variables_to_constants_from_session_graph(session, graph, names)
-    if any(node.op in _LOOPS or op_def_registry.get(node.op).is_stateful for node in graph.node):
-        return None
+    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, names)
+    _check_weights_stay(graph)
+    for operation in {node.op for node in graph.node}.difference(_READS):
+        if operation in _LOOPS or op_def_registry.get(operation).is_stateful:
+            return None
     for node in graph.node:  # without state, no operation has to wait for another
         inputs = [name for name in node.input if not name.startswith("^")]
         node.ClearField("input")
         node.input.extend(inputs)
-    _fold_normalizations(graph, names)
+    weights = _read_variables(session, graph)
+    _fold_normalizations(graph, names, weights)
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, names)
     with tf.Graph().as_default():
         tf.import_graph_def(graph, name="")  # if that fails, it should fail here
-    return graph
+    left = {node.name: weights[node.name] for node in graph.node if node.op == "VarHandleOp"}
+    return Folded(graph, left, loaded.signature_def)
 
 
 def _inline_functions(graph: tf.Graph, names: list[str]) -> GraphDef:
@@ -81,14 +107,50 @@ def _inline_functions(graph: tf.Graph, names: list[str]) -> GraphDef:
     return tf_optimizer.OptimizeGraph(config, meta)
 
 
-def _fold_normalizations(graph: GraphDef, kept: list[str]) -> None:
+def _check_weights_stay(graph: GraphDef) -> None:
     nodes = {node.name: node for node in graph.node}
 
-    def source(name: str) -> NodeDef:
-        node = nodes[name.partition(":")[0]]
-        return source(node.input[0]) if node.op == "Identity" else node
+    def sources(operations: Collection[str]) -> set[str]:
+        found = [node for node in graph.node if node.op in operations]
+        return {_source(nodes, name).name for node in found for name in node.input}
 
-    inputs = [name for node in graph.node if node.op != "Identity" for name in node.input]
+    changes = {node.op for node in graph.node if node.op.startswith("Assign")}
+    changed = sources(changes) & sources(_PREPARED)
+    if changed and os.environ.get(FROZEN) == "1":
+        raise errors.Unimplemented(
+            f"a signature changes {', '.join(sorted(changed))}: start the server with {FROZEN}=0"
+        )
+
+
+def _source(nodes: Mapping[str, NodeDef], name: str) -> NodeDef:
+    """Return the constant, variable or operation from which an input comes."""
+    node = nodes[name.lstrip("^").partition(":")[0]]
+    return _source(nodes, node.input[0]) if node.op in _PASSING else node
+
+
+def _read_variables(session: tf.compat.v1.Session, graph: GraphDef) -> dict[str, np.ndarray]:
+    """Return the values of the graph's variables, which are the session's."""
+    handles = {node.name: node for node in graph.node if node.op == "VarHandleOp"}
+    reads = {
+        name: tf.raw_ops.ReadVariableOp(
+            resource=session.graph.get_tensor_by_name(f"{name}:0"), dtype=node.attr["dtype"].type
+        )
+        for name, node in handles.items()
+    }
+    return session.run(reads)
+
+
+def _fold_normalizations(graph: GraphDef, kept: list[str], weights: dict[str, np.ndarray]) -> None:
+    """Make normalizations a part of their convolutions; add the new weights to `weights`."""
+    nodes = {node.name: node for node in graph.node}
+
+    source = partial(_source, nodes)
+
+    def value(node: NodeDef) -> np.ndarray:
+        constant = node.op == "Const"
+        return tf.make_ndarray(node.attr["value"].tensor) if constant else weights[node.name]
+
+    inputs = [name for node in graph.node if node.op not in _PASSING for name in node.input]
     uses = Counter(source(name).name for name in [*inputs, *kept])
     folded: dict[str, np.ndarray] = {}  # by name: signatures share their weights
     for node in graph.node:
@@ -100,30 +162,30 @@ def _fold_normalizations(graph: GraphDef, kept: list[str]) -> None:
         if convolution.op not in _CONVOLUTIONS or uses[convolution.name] > 1:
             continue
         kernel = source(convolution.input[1])
-        if any(each.op != "Const" for each in (kernel, *statistics)):
+        if any(each.op not in ("VarHandleOp", "Const") for each in (kernel, *statistics)):
             continue
-        scale, offset, mean, variance = map(_value, statistics)
+        scale, offset, mean, variance = map(value, statistics)
         factor = scale / np.sqrt(variance + node.attr["epsilon"].f)
-        weights = _value(kernel)
+        kernel_value, bias = value(kernel), offset - mean * factor
         if convolution.op == "DepthwiseConv2dNative":  # (height, width, channels, multiplier)
-            weights *= factor.reshape(weights.shape[2:])
-        else:  # (height, width, channels, outputs)
-            weights *= factor
+            factor = factor.reshape(kernel_value.shape[2:])  # else (…, …, channels, outputs)
         name = "/".join(["folded", kernel.name, *(each.name for each in statistics)])
-        folded |= {f"{name}/kernel": weights, f"{name}/bias": offset - mean * factor}
-        convolution.input[1] = f"{name}/kernel"
+        folded |= {f"{name}/kernel": kernel_value * factor, f"{name}/bias": bias}
+        convolution.input[1] = f"{name}/kernel/read"
         bias_add = NodeDef(name=node.name, op="BiasAdd", attr={"T": node.attr["T"]})
-        bias_add.input.extend([node.input[0], f"{name}/bias"])
+        bias_add.input.extend([node.input[0], f"{name}/bias/read"])
         node.CopyFrom(bias_add)
-    graph.node.extend(_constant(name, value) for name, value in folded.items())
+    for name, array in folded.items():
+        graph.node.extend(_variable(name, array))
+    weights |= folded
 
 
-def _value(constant: NodeDef) -> np.ndarray:
-    """Return a copy of the constant."""
-    return tf.make_ndarray(constant.attr["value"].tensor).copy()
-
-
-def _constant(name: str, value: np.ndarray) -> NodeDef:
-    tensor = tf.make_tensor_proto(value)
-    attributes = {"dtype": AttrValue(type=tensor.dtype), "value": AttrValue(tensor=tensor)}
-    return NodeDef(name=name, op="Const", attr=attributes)
+def _variable(name: str, value: np.ndarray) -> list[NodeDef]:
+    """Return the operations that stand for a variable, and that read it."""
+    dtype = AttrValue(type=tf.as_dtype(value.dtype).as_datatype_enum)
+    shape = AttrValue(shape=tf.TensorShape(value.shape).as_proto())
+    shared_name = AttrValue(s=name.encode())
+    attributes = {"dtype": dtype, "shape": shape, "shared_name": shared_name}
+    handle = NodeDef(name=name, op="VarHandleOp", attr=attributes)
+    read = NodeDef(name=f"{name}/read", op="ReadVariableOp", input=[name], attr={"dtype": dtype})
+    return [handle, read]

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 class OpenVinoEngine:
     """The compiled models of a SavedModel's signatures."""
 
+    joins = True
+
     def __init__(self, path: Path, *, bfloat16: bool = False, threads: int = 0):
         """Compile every signature that OpenVINO can run; with `bfloat16`, compute in it.
 
@@ -42,10 +44,10 @@ class OpenVinoEngine:
         """
         cpus = available_cpus()
         threads = threads or cpus
-        at_once = max(1, cpus // threads)
+        self.runs_at_once = max(1, cpus // threads)
         properties = {
-            "NUM_STREAMS": at_once,
-            "INFERENCE_NUM_THREADS": at_once * threads,
+            "NUM_STREAMS": self.runs_at_once,
+            "INFERENCE_NUM_THREADS": self.runs_at_once * threads,
             # Two servers on one machine would be bound to the same processors.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",

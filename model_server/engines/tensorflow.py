@@ -10,22 +10,25 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import RunOptions
-from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from model_server import errors
 from model_server.engines import Feeds
+from model_server.engines.folding import Folded
+from model_server.tuning import available_cpus
 
 
 class TensorFlowEngine:
     """A SavedModel's graph and its variables."""
 
+    joins = True
+
     def __init__(
         self,
         path: Path,
-        folded: MetaGraphDef | None = None,
+        folded: Folded | None = None,
         *,
         bfloat16: bool = False,
         threads: int = 0,
@@ -42,6 +45,8 @@ class TensorFlowEngine:
             raise errors.NotFound(
                 f"{path} has no saved_model.pb; is it the folder of a SavedModel?"
             )
+        cpus = available_cpus()
+        self.runs_at_once = max(1, cpus // (threads or cpus))
         options = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads,
             inter_op_parallelism_threads=at_once,
@@ -56,17 +61,30 @@ class TensorFlowEngine:
         try:
             with self._graph.as_default():
                 if folded:
-                    tf.import_graph_def(folded.graph_def, name="")
-                loaded = folded or tf.compat.v1.saved_model.load(
-                    self._session, [tf.saved_model.SERVING], str(path)
-                )
+                    tf.import_graph_def(folded.graph, name="")
+                    self._set(folded.weights)
+                    signatures = folded.signatures
+                else:
+                    tags = [tf.saved_model.SERVING]
+                    loaded = tf.compat.v1.saved_model.load(self._session, tags, str(path))
+                    signatures = loaded.signature_def
         except BaseException:
             self.close()
             raise
         self._session._extend_graph()  # hand over the whole graph now, because `run` does not
         self.signatures = SignatureDefMap()  # copies, so that the rest of `loaded` is freed
-        for name, signature in loaded.signature_def.items():
+        for name, signature in signatures.items():
             self.signatures.signature_def[name].CopyFrom(signature)
+
+    def _set(self, variables: dict[str, np.ndarray]) -> None:
+        """Give variables their values, by the names of their handles."""
+        assign, values = [], {}
+        for name, array in variables.items():
+            handle = self._graph.get_tensor_by_name(f"{name}:0")
+            value = tf.compat.v1.placeholder(handle.op.get_attr("dtype"), array.shape)
+            assign.append(tf.raw_ops.AssignVariableOp(resource=handle, value=value))
+            values[value] = array
+        self._session.run(assign, values)
 
     def close(self) -> None:
         """Free the model's memory. No call may be running."""

@@ -42,10 +42,10 @@ def model():
     return Recorder()
 
 
-def batching(model, **parameters):
+def batching(model, joins=True, **parameters):
     """Make a batcher of small batches."""
     parameters = {"max_batch_size": 4, "batch_timeout_micros": SOON, **parameters}
-    return Batcher(model, BatchingParameters(**parameters))
+    return Batcher(model, BatchingParameters(**parameters), joins=joins)
 
 
 @pytest.fixture
@@ -154,6 +154,30 @@ def test_requests_that_come_during_a_run_are_the_next_batch_if_callers_wait(mode
         answers = [call.result(SECONDS) for call in calls]
     assert answers == ["cancelled" if n in left else 2 * n for n in range(6)]
     assert [len(x) for x in model.batches] == sizes
+
+
+def test_requests_are_run_one_by_one_if_joining_them_gains_nothing(model):
+    model.go_on.clear()
+    batcher = batching(model, joins=False, num_batch_threads=1)
+    with ThreadPoolExecutor(1) as pool:
+        outputs = pool.submit(together, batcher, row(1), row(2), np.zeros((2, 1), np.float32))
+        soon(lambda: batcher._rows_waiting() >= 2)
+        model.go_on.set()
+        assert sorted(output.sum() for output in outputs.result()) == [0, 2, 4]
+    assert sorted(len(x) for x in model.batches) == [1, 1, 2]
+
+
+def test_as_many_batches_run_at_once_as_keep_the_processors_busy(model):
+    model.go_on.clear()
+    engine = mock.Mock(run=model, runs_at_once=2, joins=True)
+    servable = Servable(engine, BatchingParameters(max_batch_size=1, num_batch_threads=1))
+    with ThreadPoolExecutor(3) as pool:
+        for n in range(3):
+            pool.submit(servable._run, {"x": row(n)}, ["y"], SECONDS)
+        soon(lambda: len(model.batches) == 2)
+        time.sleep(0.2)
+        assert len(model.batches) == 2
+        model.go_on.set()
 
 
 def test_error_reaches_those_who_ran_together(batcher):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
@@ -10,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from model_server import tuning
+from model_server.engines import folding
 from model_server.engines.tensorflow import TensorFlowEngine
 from tests import saved_models
-from tests.serving import predict_request
+from tests.serving import SECONDS, predict_request
 from tutorial import TutorialError, tune
 
 
@@ -50,35 +52,86 @@ def folder(tmp_path, monkeypatch):
     return saved_models.save_scale(tmp_path / "1")
 
 
-@pytest.mark.parametrize(
-    ("one", "two", "chosen"),
-    [
-        ((0.5, 4), (0.5, 2), 1),
-        ((0.6, 4), (0.5, 2), 1),
-        ((2, 1), (0.5, 2), 2),
-        ((1, 3), (0.5, 2), 2),
-    ],
-)
-def test_one_thread_is_chosen_if_many_callers_gain_more_than_one_loses(
-    folder, monkeypatch, caplog, one, two, chosen
-):
+def choose(folder, monkeypatch, one, two):
+    """Choose between engines of one and two threads, which are as fast as told."""
     saved_models.write_warmup(folder, predict_request())
     speeds = {1: tuning.Speed(*one), 2: tuning.Speed(*two)}
     monkeypatch.setattr(tuning, "measure", lambda engine, *_: speeds[engine.threads])
+    return tuning.choose_threads(partial(Engine, folder), folder)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "left_out", "words"),
+    [
+        ((0.5, 4), (0.5, 2), [2], "1 thread for"),
+        ((0.6, 2), (0.5, 4), [1], "2 threads for an operation ("),
+        ((0.6, 4), (0.5, 4), [], "2 threads for an operation, 1 while several requests run ("),
+    ],
+)
+def test_a_model_gets_the_threads_that_suit_lone_and_many_callers(
+    folder, monkeypatch, caplog, one, two, left_out, words
+):
     caplog.set_level("INFO")
-    engine = tuning.choose_threads(partial(Engine, folder), folder)
-    assert engine.threads == chosen
-    assert Engine.closed == [3 - chosen]
-    assert f"{chosen} threads for an operation" in caplog.text
+    engine = choose(folder, monkeypatch, one, two)
+    assert Engine.closed == left_out
+    assert words in caplog.text
+    engine.close()
+    assert sorted(Engine.closed) == [1, 2]
+
+
+def test_a_model_with_too_many_weights_is_loaded_once(folder, monkeypatch):
+    monkeypatch.setattr(folding, "LARGEST", 0)
+    choose(folder, monkeypatch, (0.6, 4), (0.5, 4)).close()
+    assert Engine.closed == [2]
+
+
+@pytest.mark.parametrize(
+    ("alone", "pair", "joins"), [(0.01, 9, True), (1, 1.5, True), (1, 2.1, False)]
+)
+def test_requests_are_joined_unless_that_makes_a_long_run_no_cheaper(
+    folder, monkeypatch, alone, pair, joins
+):
+    engine = choose(folder, monkeypatch, (alone, 4, pair), (alone, 4, pair))
+    assert engine.joins is joins
     engine.close()
 
 
 @pytest.mark.parametrize(("threads", "at_most"), [(1, 200), (2, 100)])
 def test_a_model_is_measured_alone_and_with_many_callers(folder, threads, at_most):
     engine = Slow(folder, threads)
-    speed = tuning.measure(engine, predict_request(), 2)
+    speed = tuning.measure(engine, [predict_request()], 2)
     assert speed.alone >= 0.01
     assert 0 < speed.together <= at_most
+    engine.close()
+
+
+def test_two_requests_in_one_run_are_measured_if_a_run_is_long(folder, monkeypatch):
+    monkeypatch.setattr(tuning, "QUICK", 0.01)
+    engine = Slow(folder, 1)
+    assert 0.01 <= tuning.measure(engine, [predict_request()], 2).pair < 9
+    engine.close()
+
+
+def test_a_run_that_is_alone_gets_all_processors_and_others_one_each(folder):
+    entered, go_on, used = threading.Barrier(3), threading.Event(), []
+
+    class Waiting(Engine):
+        def run(self, *_):
+            used.append(self.threads)
+            entered.wait(SECONDS)
+            go_on.wait(SECONDS)
+
+    engine = tuning.TwoEngines(Waiting(folder, 2), Waiting(folder, 1))
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(engine.run, {}, [], 9) for _ in range(2)]
+        entered.wait(SECONDS)
+        go_on.set()
+        for run in runs:
+            run.result()
+    assert sorted(used) == [1, 2]
+    entered = threading.Barrier(1)
+    engine.run({}, [], 9)
+    assert used[2:] == [2]
     engine.close()
 
 
