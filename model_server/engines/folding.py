@@ -1,8 +1,9 @@
 """Make a loaded graph cheaper to run; its answers stay the same.
 
 While a model is served, its weights do not change. So a batch normalization becomes part of the
-convolution before it: one factor for each channel goes into the kernel, and the rest is a bias. The
-weights stay in variables: as constants, TensorFlow would copy them with the graph, several times.
+convolution before it: one factor for each channel goes into the kernel, and the rest is a bias.
+Small weights become constants, which need no reading. Others stay in variables, because TensorFlow
+copies a graph with its constants several times.
 """
 
 import logging
@@ -27,6 +28,8 @@ from model_server import errors
 
 FROZEN = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
 LARGEST = 2**28  # bytes of weights: while it is folded, a model needs three times as much memory
+
+SMALL = 2**20  # bytes of a weight that becomes a constant
 
 _LOOPS = "Enter", "Switch"  # what loops and branches become
 _READS = "VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"
@@ -90,6 +93,7 @@ def _folded(session: tf.compat.v1.Session, loaded: MetaGraphDef) -> Folded | Non
         node.input.extend(inputs)
     weights = _read_variables(session, graph)
     _fold_normalizations(graph, names, weights)
+    _make_constants(graph, weights)
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, names)
     with tf.Graph().as_default():
         tf.import_graph_def(graph, name="")  # if that fails, it should fail here
@@ -178,6 +182,18 @@ def _fold_normalizations(graph: GraphDef, kept: list[str], weights: dict[str, np
     for name, array in folded.items():
         graph.node.extend(_variable(name, array))
     weights |= folded
+
+
+def _make_constants(graph: GraphDef, weights: Mapping[str, np.ndarray]) -> None:
+    """Put small weights in place of the operations that read them."""
+    nodes = {node.name: node for node in graph.node}
+    for node in graph.node:
+        if node.op == "ReadVariableOp":
+            array = weights[_source(nodes, node.name).name]
+            if array.nbytes <= SMALL:
+                value = AttrValue(tensor=tf.make_tensor_proto(array))
+                attributes = {"dtype": node.attr["dtype"], "value": value}
+                node.CopyFrom(NodeDef(name=node.name, op="Const", attr=attributes))
 
 
 def _variable(name: str, value: np.ndarray) -> list[NodeDef]:

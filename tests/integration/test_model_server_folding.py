@@ -69,12 +69,15 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_normalization_becomes_part_of_the_convolution(convolution, tmp_path):
+@pytest.mark.parametrize("small", [0, 1000])
+def test_normalization_becomes_part_of_the_convolution(convolution, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(folding, "SMALL", small)
     network = Network(*convolution)
     save(tmp_path, network, serving_default=network)
     answer, expected, operations = run(tmp_path)
     np.testing.assert_allclose(answer, expected, atol=1e-5)
     assert "FusedBatchNormV3" not in operations
+    assert ("VarHandleOp" in operations) == (not small)
 
 
 def test_convolution_with_another_user_keeps_its_kernel(tmp_path):
@@ -107,7 +110,8 @@ def test_convolution_that_is_an_output_keeps_its_kernel(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_signatures_share_folded_weights(tmp_path):
+def test_signatures_share_folded_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(folding, "SMALL", 0)
     network = Network()
     functions = {"serving_default": network, "twice": lambda x: 2 * network(x)}
     save(tmp_path, network, **functions)
