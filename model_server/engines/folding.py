@@ -29,7 +29,7 @@ from model_server import errors
 FROZEN = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
 LARGEST = 2**28  # bytes of weights: while it is folded, a model needs three times as much memory
 
-SMALL = 2**20  # bytes of a weight that becomes a constant
+SMALL = 2**16  # bytes of a weight that becomes a constant
 
 _LOOPS = "Enter", "Switch"  # what loops and branches become
 _READS = "VarHandleOp", "ReadVariableOp", "ResourceGather", "ResourceGatherNd"
