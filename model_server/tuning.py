@@ -111,23 +111,27 @@ def measure(engine: Engine, requests: list[PredictRequest], cpus: int) -> Speed:
         inputs = signature.inputs
         feeds = {inputs[alias].name: tensors.read(it) for alias, it in request.inputs.items()}
         fetches = [output.name for output in signature.outputs.values()]
-        engine.run(feeds, fetches, math.inf)
+        engine.run(feeds, fetches, math.inf)  # the first run takes longer
 
-    def seconds(feeds: Feeds) -> float:
-        engine.run(feeds, fetches, math.inf)  # the first run takes longer, in each thread
-        found, end = [], time.monotonic() + SECONDS
+    def times(feeds: Feeds, seconds: float = SECONDS) -> list[float]:
+        found, end = [], time.monotonic() + seconds
         while not found or time.monotonic() < end:
             started = time.monotonic()
             engine.run(feeds, fetches, math.inf)
             found.append(time.monotonic() - started)
-        return median(found)
+        return found
 
-    alone, pair = seconds(feeds), math.inf
+    alone, pair = median(times(feeds)), math.inf
     if alone >= QUICK:
         with suppress(ValueError, tf.errors.OpError):  # requests without rows cannot be joined
-            pair = seconds({name: np.concatenate([it] * 2) for name, it in feeds.items()})
+            twice = {name: np.concatenate([array] * 2) for name, array in feeds.items()}
+            times(twice, 0)
+            pair = median(times(twice))
     with ThreadPoolExecutor(cpus) as pool:
-        together = sum(1 / each for each in pool.map(seconds, [feeds] * cpus))
+        list(pool.map(times, [feeds] * cpus, [0] * cpus))  # the first runs side by side take longer
+        started = time.monotonic()
+        count = sum(map(len, pool.map(times, [feeds] * cpus)))
+        together = count / (time.monotonic() - started)
     return Speed(alone, together, pair)
 
 
