@@ -100,7 +100,7 @@ def main() -> None:
     arguments.add_argument("--requests", type=int, default=400, help="of one measurement")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        save_models(Path(name))
+        save_models(Path(name), *MODELS.values())
         steps = {
             "requests": lambda: measure_requests(Path(name), options.rounds, options.requests),
             "phone": lambda: measure_phone_photos(options.rounds),

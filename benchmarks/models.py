@@ -50,10 +50,10 @@ def other_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
 
 
-def save_models(folder: Path) -> None:
-    """Save the models as SavedModels, each with its contract.json."""
+def save_models(folder: Path, *names: str) -> None:
+    """Save the named models as SavedModels, each with its contract.json."""
     with other_process() as pool:
-        pool.submit(_save, folder).result()
+        pool.submit(_save, folder, names).result()
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def direct(
         yield call
 
 
-def _save(folder: Path) -> None:
+def _save(folder: Path, names: tuple[str, ...]) -> None:
     import tensorflow as tf
     import tf_keras
 
@@ -102,17 +102,17 @@ def _save(folder: Path) -> None:
         contract = json.dumps(CONTRACT | {"model_name": name})
         (folder / name / "contract.json").write_text(contract)
 
-    tf_keras.utils.set_random_seed(1)
-    xception = tf_keras.applications.Xception(
-        weights=None, classes=len(LABELS), classifier_activation=None, input_shape=IMAGE
-    )
-    save("xception", lambda x: xception(x, training=False), xception.variables)
-
     def mean(images: tf.Tensor) -> tf.Tensor:
         return tf.repeat(tf.reduce_mean(images, (1, 2, 3))[:, None], len(LABELS), 1)
 
-    save("mean", mean, [])
-    save("mean_float32", mean, [], uint8=False)
+    if "xception" in names:
+        tf_keras.utils.set_random_seed(1)
+        xception = tf_keras.applications.Xception(
+            weights=None, classes=len(LABELS), classifier_activation=None, input_shape=IMAGE
+        )
+        save("xception", lambda x: xception(x, training=False), xception.variables)
+    for name in set(names) - {"xception"}:
+        save(name, mean, [], uint8=name == "mean")
 
 
 @cache

@@ -3,7 +3,7 @@
     python -m benchmarks.peers [--rounds=5] [--seconds=6] [--only …] [--output=FILE.json]
 
 The peers (benchmarks/peers/) get the same pictures from the same client, and make the same pixels
-and scores. They run in an environment of their own, build/peers. Everything shares one machine, the
+and scores. They run in a separate environment, build/peers. Everything shares one machine, the
 load included. In each round, every server starts again, one after the other, so that a machine that
 is slow for a while is slow for all. Servers in Python run with all threads for an operation of
 TensorFlow, and with one.
@@ -227,7 +227,7 @@ def main() -> None:
         "phone photos": (phone_photo(), CALLERS),
     }
     with tempfile.TemporaryDirectory() as name:
-        save_models(Path(name))
+        save_models(Path(name), "xception")
         starter, xception = ROOT / "models/starter", Path(name) / "xception"
         measured = partial(compare, rounds=options.rounds, seconds=options.seconds)
         steps = {

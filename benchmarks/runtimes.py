@@ -125,7 +125,7 @@ def main() -> None:
             sys.exit(f"there is no {path}: run `make run` first")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_models(folder)
+        save_models(folder, "xception")
         rounds, seconds = options.rounds, options.seconds
         steps = {
             "speed": lambda: measure_speed(folder, rounds, seconds),

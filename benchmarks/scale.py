@@ -155,7 +155,7 @@ def main() -> None:
     rounds, seconds = options.rounds, options.seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_models(folder)
+        save_models(folder, "xception", "mean")
         with running_stack(folder, seconds) as both, direct(folder / "xception/1") as call:
             steps = {
                 "batches": lambda: measure_batches(call, seconds),
