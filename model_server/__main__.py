@@ -22,7 +22,7 @@ def main() -> None:
         except (OSError, OverflowError):
             fail(f"port {port} is in use at {flags.host}, or not allowed: set --{flag} or --host")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no lines about GPUs where there are none
-    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each model has threads of its own
+    os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"  # each model has its own threads
     # Serving changes no weights, so oneDNN may keep them in its own order: see folding.py.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     sys.modules.setdefault("keras", None)  # not used here, and a third of TensorFlow's load time

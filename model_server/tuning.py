@@ -29,7 +29,7 @@ from model_server.engines.folding import too_large
 from model_server.servable import Servable
 
 SECONDS = 0.15  # of each measurement
-CLEAR = 1.1  # a difference that is no noise
+CLEAR = 1.1  # a difference larger than noise
 QUICK = 0.05  # seconds: in a run as short as this, starting its operations is a part that counts
 
 _log = logging.getLogger(__name__)

@@ -189,7 +189,7 @@ def uint8_signature(serving_default: Callable, scale: Callable) -> Callable:
 def save_model(model: Model, signatures: dict, folder: Path) -> None:
     """Save the weights of `model` and the `signatures` (name -> function) as a SavedModel.
 
-    Keras 3 wraps each TensorFlow variable in one of its own. TensorFlow Serving needs the variable
+    Keras 3 wraps each TensorFlow variable in an object. TensorFlow Serving needs the variable
     itself.
     """
     weights = tf.Module()

@@ -103,7 +103,7 @@ def reserve_ports(**ports: int) -> None:
             raise TutorialError(f"{variable}={port} is not a port: use 1 to 65535")
         if list(ports.values()).count(port) > 1:
             names = " and ".join(name for name in ports if ports[name] == port)
-            raise TutorialError(f"{names} are both {port}: give each a port of its own")
+            raise TutorialError(f"{names} are both {port}: give each a different port")
         lock = os.open(folder / str(port), os.O_CREAT | os.O_WRONLY)  # the system closes it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -110,7 +110,7 @@ def compare_scores(scores: np.ndarray, expected: np.ndarray) -> None:
 
 
 def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "") -> str:
-    """Return how the scores are to be read: "probabilities", "independent" or "logits".
+    """Return what the scores are: "probabilities", "independent" or "logits".
 
     The operation that computes them says it: a softmax, a sigmoid, or the sum of a layer. After
     any other, the scores of many images say it: logits leave 0 to 1, probabilities add up to 1.
@@ -136,7 +136,7 @@ def kind_of_scores(signature: SavedSignature, labels: list[str], chosen: str = "
     if not kind:
         raise TutorialError(
             "the model does not show what its scores mean: set SCORES=independent if each is a"
-            " probability of its own, or SCORES=logits if a softmax is still to come"
+            " separate probability, or SCORES=logits if a softmax is still to come"
         )
     if chosen not in ("", kind):
         advice = ". Put Activation('sigmoid') behind its last layer" * (chosen == "independent")
