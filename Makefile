@@ -24,12 +24,12 @@ PARALLEL = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A cell that builds images downloads TensorFlow first.
 NBVAL := -p nbval --nbval --nbval-current-env --nbval-cell-timeout 1000
 
-# The first lesson makes the model that the others use. The one that trains a model takes half an
-# hour: tests/integration/test_train_notebook.py runs it with a few pictures.
+# The first lesson makes the model that the others use. Two lessons need thousands of photos:
+# tests/integration/test_train_notebook.py runs them with a few pictures.
 FIRST_LESSON := $(wildcard notebooks/01-*.ipynb)
 LONG_LESSONS := $(wildcard $(addprefix notebooks/,in-depth/load-* in-depth/is-* in-depth/over* in-depth/run-* in-depth/roll-*))
-LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) notebooks/in-depth/train-%, \
-  $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
+LESSONS := $(LONG_LESSONS) $(filter-out $(LONG_LESSONS) $(FIRST_LESSON) \
+  $(addprefix notebooks/in-depth/,train-% judge-%), $(wildcard notebooks/*.ipynb notebooks/in-depth/*.ipynb))
 LONG_TESTS := $(wildcard $(addprefix tests/integration/test_,train* own* chains* containers* site*))
 INTEGRATION := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard tests/integration/test_*.py))
 

@@ -1,4 +1,7 @@
-"""Augment photos, measure a trained classifier, and plot what was measured."""
+"""Read and augment photos, measure a trained classifier, and plot what was measured."""
+
+from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,8 +10,41 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageEnhance
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from gateway.deadline import Deadline
+from gateway.images import decode_and_resize
+from tutorial import TutorialError
+
+SOURCE = "https://github.com/alexeygrigorev/clothing-dataset-small"
+SIDE = 299  # pixels a side that the gateway sends: the input size of the course's Xception
 BLUE, GREY = "#3068a8", "#b8bec6"
 RESIZE_COST = 8  # floating-point operations a value of a bilinear resize; TensorFlow counts none
+
+
+class Photos(NamedTuple):
+    """Photos of one part of a data set, with the right answers."""
+
+    paths: list[Path]
+    pixels: np.ndarray  # (n, 299, 299, 3) uint8
+    classes: np.ndarray  # (n,), the numbers of the right labels
+    labels: list[str]
+
+
+def read_photos(folder: Path) -> Photos:
+    """Return the photos `folder`/LABEL/*.jpg, decoded and resized by the gateway's code.
+
+    Raises TutorialError if there are none, ImageError if a file is damaged.
+    """
+    paths = sorted(folder.glob("*/*.jpg"))
+    if not paths:
+        raise TutorialError(
+            f"no photos in {folder}. Run `git clone {SOURCE}`, and set DATA_DIR to its folder"
+        )
+    labels = sorted({path.parent.name for path in paths})
+    pixels = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
+    for photo, path in zip(pixels, paths, strict=True):
+        photo[:] = decode_and_resize(path.read_bytes(), (SIDE, SIDE), Deadline.after(60))
+    classes = np.array([labels.index(path.parent.name) for path in paths])
+    return Photos(paths, pixels, classes, labels)
 
 
 def count_flop(model) -> int:
@@ -50,6 +86,29 @@ def augment(rng: np.random.Generator, photo: np.ndarray) -> np.ndarray:
     return np.asarray(image.point(np.clip(table, 0, 255).astype(int).ravel().tolist()))
 
 
+def mix(
+    rng: np.random.Generator, images: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return half of all batches as they are, the others with two photos in each picture.
+
+    `images` is (n, side, side, 3) float32 and may be changed, `targets` (n, classes). Mixup
+    (https://arxiv.org/abs/1710.09412) blends two photos, CutMix (https://arxiv.org/abs/1905.04899)
+    pastes a square of one into the other. The targets are mixed in the same proportion.
+    """
+    order, kind = rng.permutation(len(images)), rng.uniform()
+    if kind < 0.5:
+        return images, targets
+    if kind < 0.75:
+        share = np.float32(rng.beta(0.4, 0.4))
+        images = share * images + (1 - share) * images[order]
+    else:
+        side = int(images.shape[1] * np.sqrt(rng.uniform()))
+        x, y = rng.integers(0, images.shape[1] - side + 1, 2)
+        images[:, y : y + side, x : x + side] = images[order, y : y + side, x : x + side]
+        share = 1 - (side / images.shape[1]) ** 2
+    return images, share * targets + (1 - share) * targets[order]
+
+
 def accuracy(logits: np.ndarray, classes: np.ndarray) -> float:
     """Return the share of rows of `logits` (n, classes) whose largest is that of the right class.
 
@@ -62,6 +121,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities (n, classes) that belong to `logits` (n, classes)."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
+    """Return the number by which to divide `logits` (n, classes) for honest probabilities.
+
+    It gives the right `classes` (n,) the largest likelihood.
+    """
+
+    def log_loss(temperature: float) -> float:
+        probabilities = softmax(logits / temperature)
+        return -np.log(probabilities[np.arange(len(logits)), classes]).mean()
+
+    return min(np.geomspace(0.2, 5, 200), key=log_loss)
 
 
 def calibration(

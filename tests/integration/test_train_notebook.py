@@ -1,4 +1,4 @@
-"""The training lesson, run for two epochs on pictures made up for the purpose.
+"""The lessons on training and judging, run for two epochs on pictures made up for the purpose.
 
 The network has two of its seven stages here, and random weights, and runs without a graph: to make
 one takes TensorFlow longer than the training itself. A test below has the whole network.
@@ -17,8 +17,10 @@ from PIL import Image
 from tutorial import TutorialError
 from tutorial.efficientnet import read_weights
 from tutorial.notebooks import ROOT, execute
+from tutorial.training import read_photos
 
-NOTEBOOK = ROOT / "notebooks/in-depth/train-the-starter-model.ipynb"
+TRAIN = ROOT / "notebooks/in-depth/train-the-starter-model.ipynb"
+JUDGE = ROOT / "notebooks/in-depth/judge-a-model.ipynb"
 SHORTENED = """
 import tutorial.efficientnet
 del tutorial.efficientnet.STAGES[2:]
@@ -43,65 +45,72 @@ def data(tmp_path_factory):
     return root
 
 
-def run(notebook, folder, data, **options):
-    """Execute `notebook` with everything it writes in `folder`; return its printed output."""
-    parameters = {
-        "DATA_DIR": str(data),
-        "OUT": str(folder / "model.h5"),
-        "CHECKPOINTS": str(folder / "checkpoints"),
-        "EPOCHS": 2,
-        "SIZE": 32,
-        "BATCH_SIZE": 16,
-        **options,
-    }
+def train(notebook, folder, data, **options):
+    """Execute a short form of `notebook` that writes into `folder`; return what it prints."""
     shortened = nbformat.read(notebook, as_version=4)
     (cell,) = [cell for cell in shortened.cells if "import build_backbone" in cell.source]
     cell.source += SHORTENED
     nbformat.write(shortened, folder / "shortened.ipynb")
-    executed = execute(folder / "shortened.ipynb", parameters, folder / "out.ipynb")
+    parameters = {
+        "OUT": str(folder / "model.h5"),
+        "EPOCHS": 2,
+        "SIZE": 64,
+        "TRAINED_SIZE": 32,
+        "BATCH_SIZE": 16,
+    }
+    return run(folder / "shortened.ipynb", folder, DATA_DIR=str(data), **parameters, **options)
+
+
+def run(notebook, folder, **parameters):
+    """Execute `notebook` and return what it prints."""
+    executed = execute(notebook, parameters, folder / "out.ipynb")
     cells = nbformat.read(executed, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output["text"] for output in outputs if output.get("name") == "stdout")
 
 
-def test_training_continues_after_an_interruption_and_writes_a_model_to_serve(data, tmp_path):
-    interrupted = nbformat.read(NOTEBOOK, as_version=4)
+def test_training_continues_after_an_interruption_and_writes_a_model_to_judge(data, tmp_path):
+    interrupted = nbformat.read(TRAIN, as_version=4)
     (cell,) = [cell for cell in interrupted.cells if "BackupAndRestore" in cell.source]
-    cell.source = cell.source.replace("batches.epoch = epoch", "1 / (1 - epoch)")
+    cell.source = cell.source.replace('"epoch", epoch)', '"epoch", epoch + 0 // (1 - epoch))')
     nbformat.write(interrupted, tmp_path / "interrupted.ipynb")
-    with pytest.raises(TutorialError, match="division by zero"):
-        run(tmp_path / "interrupted.ipynb", tmp_path, data, HELD_OUT=4)
-    log = tmp_path / "checkpoints" / "history.csv"
+    with pytest.raises(TutorialError, match="by zero"):
+        train(tmp_path / "interrupted.ipynb", tmp_path, data, HELD_OUT=4)
+    log = tmp_path / "model" / "history.csv"
     (first,) = csv.DictReader(log.read_text().splitlines())
 
-    printed = run(NOTEBOOK, tmp_path, data, HELD_OUT=4)
-    assert "of 9 photos right" in printed and printed.count("of the held-out photos right") == 2
+    printed = train(TRAIN, tmp_path, data, HELD_OUT=4)
+    assert printed.count("of the held-out photos right") == 2
     rows = list(csv.DictReader(log.read_text().splitlines()))
     assert rows[0] == first, "the first epoch was trained again"
     assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert (tmp_path / "curves.png").exists()
 
     model = tf_keras.models.load_model(tmp_path / "model.h5")
     assert (model.input_names, model.input_shape) == (["input_8"], (None, 299, 299, 3))
     assert (model.output_names, model.output_shape) == (["dense_7"], (None, 3))
-    written = {path.name for path in tmp_path.glob("*.png")}
-    assert written == {"curves.png", "confusion.png", "calibration.png"}
+
+    file = str(tmp_path / "model.h5")
+    printed = run(JUDGE, tmp_path, DATA_DIR=str(data), MODEL=file, OUT=str(tmp_path / "judged"))
+    assert "of 9 right" in printed and "expected calibration error" in printed
+    written = {path.name for path in (tmp_path / "judged").iterdir()}
+    assert written == {"confusion.png", "calibration.png"}
 
 
 def test_training_on_all_photos_uses_the_given_temperature(data, tmp_path):
-    printed = run(NOTEBOOK, tmp_path, data, HELD_OUT=0, TEMPERATURE=0.5)
+    printed = train(TRAIN, tmp_path, data, HELD_OUT=0, TEMPERATURE=0.5)
     assert "temperature 0.50" in printed and "held-out photos right" not in printed
-    assert "of 9 photos right" in printed
 
 
 def test_missing_photos_are_reported_with_the_command_that_gets_them(tmp_path):
     with pytest.raises(TutorialError, match="git clone https"):
-        run(NOTEBOOK, tmp_path, tmp_path / "nowhere")
+        read_photos(tmp_path / "nowhere")
 
 
-def test_committed_notebook_shows_none_of_the_photos():
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if "plot_pictures" in cell.source:
-            assert not cell.get("outputs"), "strip the output of this cell: the photos stay out"
+@pytest.mark.parametrize("lesson", [TRAIN, JUDGE], ids=["train", "judge"])
+def test_committed_notebook_shows_none_of_the_photos(lesson):
+    cells = [c for c in nbformat.read(lesson, as_version=4).cells if "plot_pictures" in c.source]
+    assert cells and not any(cell.get("outputs") for cell in cells), "strip these outputs"
 
 
 def test_published_weights_name_what_a_picture_shows():
