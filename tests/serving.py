@@ -1,6 +1,7 @@
 """Model servers for tests, in this process or in another, and a client for them."""
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ from tutorial.processes import wait_until
 from tutorial.services import ROOT
 
 tf.get_logger().setLevel("ERROR")
+gc.freeze()  # a server collects garbage when it closes a model: not that of all imports
 
 SECONDS = 20  # for one call, and for what a server should do soon
 ONES = {"x": np.ones((1, 3), np.float32)}  # for the model `scale`

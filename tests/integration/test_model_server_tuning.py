@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -169,8 +170,11 @@ def test_tune_returns_what_the_model_server_chose(tmp_path):
     assert "requests/s" in figures
 
 
-def test_tune_says_that_a_model_without_a_warmup_cannot_be_measured(tmp_path):
-    saved_models.save_scale(tmp_path / "scale/1")
+def test_tune_says_that_a_model_without_a_warmup_cannot_be_measured(tmp_path, monkeypatch):
+    log = tmp_path / "tune.log"
+    log.write_text("Loaded version 1 of scale\n")
+    server = nullcontext(SimpleNamespace(log=log))
+    monkeypatch.setattr(tune.services, "start_model_server", lambda *_: server)
     with pytest.raises(TutorialError, match="lesson 01 writes one"):
         tune.measure_threads(tmp_path / "scale")
 

@@ -193,13 +193,14 @@ def test_measured_reference_is_what_the_gateway_counted(measure, photos, capsys,
     assert Reference.beside(contract_file, contract).shares == found["shares"]
 
 
-def test_only_right_answers_decide_what_is_unsure(measure, tmp_path, contract_file):
-    for label in Contract.read(contract_file).labels:
-        (tmp_path / "by-label" / label).mkdir(parents=True)
-        (tmp_path / "by-label" / label / "a.jpg").write_bytes(jpeg())
+def test_only_right_answers_decide_what_is_unsure(measure, tmp_path):
+    pictures = {"red/a": "red", "green/a": "lime", "blue/a": "blue", "blue/no label": "grey"}
+    for name, colour in pictures.items():
+        path = tmp_path / f"by-label/{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(colour=colour))
     found = measure(tmp_path / "by-label")
-    assert found["pictures"] == len(Contract.read(contract_file).labels)
-    assert 0 < found["unsure_below"] <= 1
+    assert (found["pictures"], found["unsure_below"]) == (4, 1)
 
 
 def test_measuring_no_picture_is_an_error_and_writes_nothing(measure, tmp_path, contract_file):
