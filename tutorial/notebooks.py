@@ -35,6 +35,7 @@ def execute(
     The message is that of the cell if the cell raised TutorialError itself.
     """
     import papermill  # takes a second to load
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -60,9 +61,14 @@ def execute(
     except PapermillExecutionError as error:
         if error.ename == "TutorialError":
             raise TutorialError(error.evalue) from None
+        reason = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
         raise TutorialError(
-            f"{notebook.name} failed with {error.ename}: {error.evalue.strip().splitlines()[0]}"
-            f" (the executed copy {output} shows where)"
+            f"{notebook.name} failed with {reason} (the executed copy {output} shows where)"
+        ) from None
+    except DeadKernelError:
+        raise TutorialError(
+            f"{notebook.name} was killed: is there enough memory? (the executed copy {output}"
+            " shows where)"
         ) from None
     return output
 

@@ -163,13 +163,16 @@ def fingerprint(source: Path, labels: list[str], parameters: dict[str, object]) 
     """Describe what a conversion depends on and what it wrote; equal means nothing to do."""
     folder = ROOT / "models" / parameters["MODEL_NAME"]
     contract, saved = folder / "contract.json", folder / str(parameters["VERSION"])
-    modules = [ROOT / f"tutorial/{name}.py" for name in ("read_model", "convert", "verify")]
-    code = [path.read_bytes() for path in (NOTEBOOK, *modules)]
+    names = "read_model", "convert", "verify", "model_folder"
+    modules = [ROOT / f"tutorial/{name}.py" for name in names]
+    code = [NOTEBOOK, *modules, ROOT / "gateway/preprocessing.py"]
+    if objects := parameters.get("CUSTOM_OBJECTS"):
+        code.append(Path(objects))
     facts = {
         "parameters": parameters,
         "labels": labels,
         "source": source_hash(source),
-        "code": hashlib.sha256(b"".join(code)).hexdigest(),
+        "code": hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest(),
         "contract": contract.read_text() if contract.exists() else None,
         "saved": saved.stat().st_mtime_ns if saved.exists() else None,
     }

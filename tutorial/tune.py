@@ -25,8 +25,8 @@ def main() -> None:
         if options.cpus is not None:
             limit_cpus(options.cpus)
         threads, figures = measure_threads(require(ROOT / "models", options.model_name))
-    print(f"{options.model_name}, threads for an operation: {figures}")
-    print(f"--tensorflow_intra_op_parallelism={threads}")
+        print(f"{options.model_name}, threads for an operation: {figures}")
+        print(f"--tensorflow_intra_op_parallelism={threads}")
 
 
 def limit_cpus(number: int) -> None:
@@ -45,7 +45,8 @@ def limit_cpus(number: int) -> None:
 def measure_threads(model_folder: Path) -> tuple[int, str]:
     """Return the threads that the model server chooses for a model, and what it measured.
 
-    Raises TutorialError if it measures nothing: on one processor, or without a warm-up request.
+    Raises TutorialError if it measures nothing: on one processor, without a warm-up request, or
+    for a large model.
     """
     port = free_port()
     command = services.model_server_command(model_folder, port)
@@ -53,8 +54,8 @@ def measure_threads(model_folder: Path) -> tuple[int, str]:
         log = server.log.read_text()
     if not (found := MEASURED.search(log)):
         raise TutorialError(
-            "nothing to choose: one processor needs one thread, and a model without a warm-up"
-            " request cannot be measured (lesson 01 writes one)"
+            "nothing was measured: one processor needs one thread; a model needs a warm-up request"
+            " (lesson 01 writes one); and one with more than 256 MB of weights is not measured"
         )
     return int(found[1]), found[2]
 

@@ -31,8 +31,10 @@ def converted(tmp_path, monkeypatch) -> list[dict]:
         publish(tmp_path / "draft", folder, parameters["VERSION"], {}, Path(parameters["MODEL"]))
 
     (tmp_path / "tutorial").mkdir()
-    for name in ("read_model.py", "convert.py", "verify.py"):
-        (tmp_path / "tutorial" / name).write_text("code")
+    for name in ("read_model", "convert", "verify", "model_folder"):
+        (tmp_path / f"tutorial/{name}.py").write_text("code")
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "gateway/preprocessing.py").write_text("code")
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setattr(run.services, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run, "execute", execute)
@@ -61,6 +63,17 @@ def test_convert_writes_the_next_version_only_if_the_content_changed(tmp_path, c
     write_model(path, 1)  # it must be served again, and servers serve the highest
     run.convert(str(path), labels="cat,fox")
     assert (len(converted), versions(folder)) == (4, [1, 2, 3])
+
+
+def test_convert_runs_again_if_its_own_code_or_that_of_the_model_changed(tmp_path, converted):
+    path, layers = tmp_path / "pets.h5", tmp_path / "layers.py"
+    write_model(path, 1)
+    for changed in (layers, tmp_path / "gateway/preprocessing.py", layers):
+        before = len(converted)
+        changed.write_text(f"# change {before}")
+        for _ in range(2):
+            run.convert(str(path), labels="cat,dog", custom_objects=str(layers))
+        assert len(converted) == before + 1
 
 
 def test_convert_forgets_no_result_when_the_next_conversion_fails(tmp_path, converted, monkeypatch):
