@@ -62,7 +62,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     number("--tensorflow_intra_op_parallelism", help="threads an operation, 0: all (measured)")
     number("--tensorflow_inter_op_parallelism", default=0, help="operations at once, 0: all (0)")
 
-    add("--host", default="0.0.0.0", help="address to listen on (0.0.0.0, all of the machine's)")
+    add("--host", default="0.0.0.0", help="IPv4 address to listen on (0.0.0.0, all there are)")
     number("--port", default=8500, help="gRPC port, 0: a free one (8500)")
     add("--grpc_socket_path", default="", help="a Unix socket to listen on, too")
     number("--grpc_max_threads", help="calls answered at once (4 per CPU)")

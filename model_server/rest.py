@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -232,8 +233,7 @@ class RestServer:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # no line for each wait
         self._server = waitress.create_server(
             app,
-            host=host,
-            port=port,
+            sockets=[socket.create_server((host, port))],  # one, where a host has two addresses
             threads=threads or 4 * (os.cpu_count() or 1),
             connection_limit=1000,
             asyncore_use_poll=True,
