@@ -2,10 +2,12 @@
 
 import json
 import threading
+from contextlib import suppress
 
 import grpc
 
 from gateway.deadline import Deadline
+from gateway.errors import DeadlineError
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -89,7 +91,16 @@ class LazyChannel:
         A channel that finds no address asks DNS again later and later, up to two minutes. So this
         opens a new channel every LOOK_AGAIN seconds.
         """
-        while not is_connected(channel := self(), within=min(LOOK_AGAIN, deadline.remaining())):
+        while True:
+            ready = grpc.channel_ready_future(channel := self())
+            try:
+                for seconds in deadline.within(LOOK_AGAIN).waits():
+                    with suppress(grpc.FutureTimeoutError):
+                        return ready.result(seconds)
+            except DeadlineError:
+                deadline.remaining()  # the whole time may be up
+            finally:
+                ready.cancel()
             with self._lock:
                 if self._channel is channel:  # no other thread has opened a new one
                     self._channel = open_channel(self._address)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.errors import ContractError
-from gateway.preprocessing import scaling
+from gateway.preprocessing import SCALINGS, scaling
 from gateway.resizing import MODES, RESIZES
 
 SCORES = ("logits", "probabilities", "independent")
@@ -39,15 +39,22 @@ class Contract:
             if wrong := required - set(found) | set(found) - known:
                 raise ValueError(f"missing in it, or unknown: {', '.join(sorted(wrong))}")
             contract = cls(**found | {"labels": tuple(found["labels"])})
-            if not isinstance(found["labels"], list) or contract.scores not in SCORES:
-                raise ValueError(f"labels are a list, scores one of {', '.join(SCORES)}")
+            texts = isinstance(found["labels"], list) and all(
+                isinstance(text, str) and text for text in contract.labels
+            )
+            if not texts or len(set(contract.labels)) < len(contract.labels):
+                raise ValueError("labels are a list of different texts")
+            if contract.scores not in SCORES:
+                raise ValueError(f"scores are one of {', '.join(SCORES)}")
             if contract.resize not in RESIZES or not isinstance(contract.shrink_jpegs, bool):
                 raise ValueError(f"resize is one of {', '.join(RESIZES)}; shrink_jpegs a boolean")
-            if contract.colours not in MODES:
+            if type(contract.colours) is not int or contract.colours not in MODES:
                 raise ValueError("colours are 1, 3 or 4")
-            scaling(contract.preprocessing)
+            chosen = scaling(contract.preprocessing)
+            if contract.colours != 3 and chosen in (SCALINGS["caffe"], SCALINGS["torch"]):
+                raise ValueError(f"preprocessing {contract.preprocessing!r} is for 3 colours")
             return contract
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ContractError(
                 f"cannot use the contract {path}: {error}; notebook 01 writes a good one"
             ) from error

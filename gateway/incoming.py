@@ -1,5 +1,6 @@
 """Read a prediction request: its deadline and its picture files."""
 
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,13 +32,18 @@ TOO_MANY = f"send at most {MAX_PICTURES} pictures in one request"
 def requested_deadline() -> Deadline:
     """Return the current request's deadline. Answers 400 for a bad Request-Timeout."""
     most: float = current_app.config["REQUEST_TIMEOUT"]
+    return Deadline.after(min(requested_seconds(), most), caller_left=caller_left())
+
+
+def requested_seconds() -> float:
+    """Return the current request's Request-Timeout, or inf. Answers 400 for a bad one."""
     try:
-        seconds = float(request.headers.get("Request-Timeout", most))
+        seconds = float(request.headers.get("Request-Timeout", inf))
     except ValueError:
         seconds = 0
     if not seconds > 0:
         abort(400, "the header Request-Timeout wants seconds, more than 0, as in 2.5")
-    return Deadline.after(min(seconds, most), caller_left=caller_left())
+    return seconds
 
 
 def caller_left() -> Callable[[], bool]:
@@ -50,10 +56,14 @@ def has_left(connection: socket.socket | None) -> bool:
     if connection is None:  # not under gunicorn
         return False
     try:
+        if hasattr(select, "POLLRDHUP"):  # Linux; a peek sees no end behind bytes that wait
+            poll = select.poll()
+            poll.register(connection, select.POLLRDHUP)
+            return bool(poll.poll(0))
         return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
-    except OSError:
+    except (OSError, ValueError):  # this side is closed
         return True
 
 

@@ -34,11 +34,16 @@ def choose_signature(signatures: Mapping[str, SignatureDef], contract: Contract)
     definition = signatures[contract.signature_name]
     exact = contract.resize == "nearest"  # other ways give fractions, which uint8 cannot hold
     inputs = _shapes(definition.inputs, *(DTYPES if exact else [types_pb2.DT_FLOAT]))
-    pictures = [name for name, shape in inputs.items() if shape[3:] == (contract.colours,)]
+    pictures = [
+        name
+        for name, shape in inputs.items()
+        if shape[3:] == (contract.colours,) and min(shape[1:3]) > 0  # -1: any size
+    ]
     if len(definition.inputs) != 1 or not pictures:
+        wanted = "float or uint8" if exact else "float"
         raise ModelMismatchError(
-            f"wanted one input of float or uint8 pictures with {contract.colours} colours,"
-            f" not {inputs}"
+            f"wanted one input, {wanted} (N, height, width, {contract.colours}) with a fixed"
+            f" height and width, not {', '.join(map(_described, definition.inputs.values()))}"
         )
     labels, outputs = len(contract.labels), _shapes(definition.outputs, types_pb2.DT_FLOAT)
     fitting = [name for name, shape in outputs.items() if shape[1:] == (labels,)]
@@ -57,6 +62,11 @@ def _shapes(infos: Mapping[str, TensorInfo], *dtypes: int) -> dict[str, tuple[in
         for name, info in infos.items()
         if info.dtype in dtypes
     }
+
+
+def _described(info: TensorInfo) -> str:
+    shape = tuple(dim.size for dim in info.tensor_shape.dim)
+    return f"{types_pb2.DataType.Name(info.dtype)} {shape}"
 
 
 def usable_signatures(

@@ -31,7 +31,7 @@ def entropy(probabilities: np.ndarray) -> float:
 def describe_picture(data: bytes, pixels: np.ndarray) -> dict[str, float]:
     """Return the signals of a picture: its file `data`, and its `pixels`, height x width x colours.
 
-    Colours that are transparent do not count.
+    How transparent pixels are does not count.
     """
     step = max(1, min(pixels.shape[:2]) // SAMPLE)
     sample = pixels[::step, ::step, :3].ravel().astype(np.float32)

@@ -58,6 +58,8 @@ def measure(photos: Path, contract: Contract, gateway: str, admin: str) -> dict:
     if not kept:
         raise ValueError(f"{photos}: no picture has an answer that is right")
     after = read_counts(admin)
+    if {("label", label) for label in contract.labels} - after.keys():
+        raise ValueError("the gateway serves a model with other labels than the contract's")
     counts = {key: after[key] - before.get(key, 0) for key in after}
     if sum(counts["label", label] for label in contract.labels) != answered:
         raise ValueError("another client has sent pictures, too: measure again, without it")

@@ -10,7 +10,7 @@ from gateway import model_client
 from gateway.channel import LazyChannel, is_connected
 from gateway.deadline import Deadline
 from gateway.errors import DeadlineError, NoModelError
-from gateway.incoming import caller_left, stage
+from gateway.incoming import caller_left, requested_seconds, stage
 from gateway.model_client import ModelClient
 
 
@@ -18,12 +18,11 @@ def hold_request(channel: LazyChannel) -> None:
     """Wait until a model server is connected; the current request goes on then.
 
     Raises NoModelError after MODEL_WAIT seconds, or when the caller's Request-Timeout is over;
-    CallerLeftError.
+    CallerLeftError. Answers 400 for a bad Request-Timeout.
     """
-    asked = request.headers.get("Request-Timeout", inf, float)
-    if request.method != "POST" or not request.endpoint or not asked > 0:
+    if request.method != "POST" or not request.endpoint:
         return
-    begun = time.monotonic()
+    begun, asked = time.monotonic(), requested_seconds()
     most = min(asked, current_app.config["MODEL_WAIT"])
     with stage("wait"):
         try:

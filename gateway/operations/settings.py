@@ -60,8 +60,8 @@ SETTINGS = {
         "localhost:8500",
         "the model server's gRPC address; all that DNS knows under its name share the calls."
         " Or several: `ipv4:///10.0.0.1:8500,10.0.0.2:8500`",
-        lambda text: is_address(text) or re.fullmatch(r"\w+:/\S+", text),  # gRPC's own form
-        ADDRESS,
+        lambda text: is_address(text) or re.fullmatch(r"(dns|ipv4|ipv6|unix):/\S+", text),
+        "a host and a port, such as model:8500, or a target in gRPC's form",
     ),
     "MODEL_VERSION": Setting(
         "",

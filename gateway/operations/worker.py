@@ -8,9 +8,11 @@ from contextlib import suppress
 from functools import partial
 
 from gunicorn import util
+from gunicorn.http.message import Request
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 IN_A_ROW = 10  # requests of one connection, before other connections get the thread
+LATER = 0.5  # seconds: whoever handles a request notices first that its time is up
 LINGER = 0.005  # seconds that a thread waits for the next of them
 TO_TAKE = 2.0  # seconds that a client has for the rest of an answer, after its request's time
 
@@ -32,7 +34,7 @@ util.write_error = write_problem  # gunicorn writes HTML
 class Worker(ThreadWorker):
     """Serve as gunicorn's threaded worker, with a time limit for each request."""
 
-    patience = 8.0  # seconds for a request to arrive and to be handled
+    patience = 8.0  # seconds for a request's head, and then for the rest and for handling it
 
     def init_process(self) -> None:
         """Start without connections."""
@@ -63,6 +65,11 @@ class Worker(ThreadWorker):
             if outcome is not True or not self.alive or not conn.wait_for_data(LINGER):
                 break
         return outcome
+
+    def handle_request(self, req: Request, conn: TConn) -> bool:
+        """Handle a request whose head is there."""
+        self._overdue[conn] = time.monotonic() + self.patience + LATER
+        return super().handle_request(req, conn)
 
     def notify(self) -> None:
         """Stop reading from overdue clients, a little later also writing to them.

@@ -26,11 +26,19 @@ WRONG = {
     "empty": ("{}", "missing in it, or unknown: labels, model_name, preprocessing, scores, sig"),
     "more": (json.dumps(CONTRACT | {"more": 1}), "missing in it, or unknown: more"),
     "no labels": (json.dumps(CONTRACT | {"labels": "a,b"}), "labels are a list"),
-    "percent": (json.dumps(CONTRACT | {"scores": "percent"}), "scores one of logits, prob"),
+    "number": (json.dumps(CONTRACT | {"labels": ["a", 1]}), "list of different texts"),
+    "twice": (json.dumps(CONTRACT | {"labels": ["a", "b", "a"]}), "list of different texts"),
+    "percent": (json.dumps(CONTRACT | {"scores": "percent"}), "scores are one of logits, prob"),
     "resize": (json.dumps(CONTRACT | {"resize": "lanczos"}), "resize is one of nearest, bilinear"),
     "shrink": (json.dumps(CONTRACT | {"shrink_jpegs": 1}), "shrink_jpegs a boolean"),
     "colours": (json.dumps(CONTRACT | {"colours": 2}), "colours are 1, 3 or 4"),
+    "boolean": (json.dumps(CONTRACT | {"colours": True}), "colours are 1, 3 or 4"),
     "scaling": (json.dumps(CONTRACT | {"preprocessing": "x"}), "'x' is no preprocessing"),
+    "no scaling": (json.dumps(CONTRACT | {"preprocessing": None}), "no attribute 'lower'"),
+    "four": (
+        json.dumps(CONTRACT | {"colours": 4, "preprocessing": "torch"}),
+        "preprocessing 'torch' is for 3 colours",
+    ),
 }
 
 

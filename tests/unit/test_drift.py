@@ -215,3 +215,10 @@ def test_pictures_of_another_client_are_noticed(measure, photos, monkeypatch, co
     monkeypatch.setattr(measure_reference, "read_counts", lambda _: next(counts))
     with pytest.raises(SystemExit, match="another client has sent pictures, too"):
         measure(photos)
+
+
+def test_measuring_with_a_contract_of_other_labels_is_an_error(measure, photos, contract_file):
+    other = json.loads(contract_file.read_text()) | {"labels": ["cat", "dog", "fox"]}
+    contract_file.write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="the gateway serves a model with other labels"):
+        measure(photos)

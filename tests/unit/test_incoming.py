@@ -36,6 +36,7 @@ def test_caller_has_left_when_it_closes_the_connection():
         assert ours.recv(100) == b"the next request"  # has_left has taken none of it
         theirs.close()
         assert has_left(ours)
+    assert has_left(ours)  # closed here
     assert not has_left(None)
 
 

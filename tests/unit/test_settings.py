@@ -21,7 +21,7 @@ def test_read_settings_turns_text_into_numbers_and_fills_in_defaults(environment
     [
         ("BIND", ["0.0.0.0:80", "[::]:9696", "localhost:1"], ["", "9696", "h:", "h:0", "h:70000"]),
         ("ADMIN_BIND", ["127.0.0.1:9697"], ["127.0.0.1"]),
-        ("MODEL_ADDRESS", ["model:8500", "ipv4:///10.0.0.1:8500,10.0.0.2:8500"], ["", "a b"]),
+        ("MODEL_ADDRESS", ["model:8500", "ipv4:///10.0.0.1:8500,10.0.0.2:8500"], ["", "a b", "http://m:1"]),
         ("MODEL_VERSION", ["", "3", "canary"], ["a b", "1;2"]),
         ("REQUEST_TIMEOUT", ["8", "0.5"], ["", "soon", "0", "-1", "nan", "inf"]),
         ("MODEL_TIMEOUT", ["3"], ["3s"]),

@@ -83,6 +83,24 @@ def test_notify_stops_reading_from_an_overdue_client(worker, connection, monkeyp
     assert client.recv(9) == b"answer"
 
 
+def test_time_of_a_request_begins_when_its_head_is_there(worker, connection, monkeypatch):
+    conn, _ = connection
+    moments = []
+
+    def handle(self, conn):
+        time.sleep(0.3)  # for the head
+        return self.handle_request(Mock(), conn)
+
+    def handle_request(self, request, conn):
+        moments.append(self._overdue[conn])
+
+    monkeypatch.setattr(ThreadWorker, "handle", handle)
+    monkeypatch.setattr(ThreadWorker, "handle_request", handle_request)
+    begun = time.monotonic()
+    worker.handle(conn)
+    assert moments[0] >= begun + 0.3 + worker.patience
+
+
 def test_notify_stops_writing_to_a_client_that_does_not_read(worker, connection, monkeypatch):
     conn, _ = connection
     monkeypatch.setattr(ThreadWorker, "handle", lambda self, conn: conn.sock.sendall(bytes(10**8)))
