@@ -3,11 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed build/stubs/.made
+# A container that shares this folder cannot run its Python, and Python may be gone: install again.
+$(shell test -x .venv/bin/python || rm -f .venv/.installed)
 
 # These reach the command through the environment as they were typed. On a command line, make would
-# expand a $ in them, and the shell would take the quotes.
+# expand a $ in them, and the shell would take the quotes. (Two lines: macOS has make 3.81.)
 SETTINGS := MODEL LABELS MODEL_NAME PREPROCESSING RESIZE SIZE SIGNATURE OUTPUT SCORES CUSTOM_OBJECTS TRUSTED
-$(foreach name,$(SETTINGS) DEST,$(eval run project: override export $(name) := $$(value $(name))))
+$(foreach name,$(SETTINGS) DEST,$(eval override $(name) := $$(value $(name))))
+export $(SETTINGS) DEST
 GATEWAY_PORT ?= 9696
 ADMIN_PORT ?= 9697
 MODEL_PORT ?= 8500
@@ -117,7 +120,7 @@ lock: .venv/.installed  ## renew requirements.txt from requirements.in, then the
 	@$(SUBLOCK) gateway/requirements.in -o gateway/requirements.txt
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 clean:  ## remove what the targets made, models included
 	rm -rf .venv build models
@@ -125,7 +128,7 @@ clean:  ## remove what the targets made, models included
 .venv/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv .venv || \
+	@$(PYTHON) -m venv --clear .venv || \
 	  { echo "Python's venv module is missing: on Debian, apt install python3-venv"; exit 1; }
 	@echo "Installing the pinned packages into .venv (with TensorFlow: a few minutes)"
 	@while sleep 15 && kill -0 $$$$ 2> /dev/null; do printf .; done & \

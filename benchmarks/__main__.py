@@ -16,6 +16,7 @@ from benchmarks import draw
 from benchmarks.common import FOLDER
 from benchmarks.compare import report
 from tutorial import ROOT
+from tutorial.run import convert
 
 BENCHMARKS = ("cold_start", "gateway", "giving_up", "runtimes", "scale")
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--photos", type=Path, help="a folder of photos for each class")
     options = parser.parse_args()
+    convert()
     for name in options.only:
         print(f"\n{name}", flush=True)
         photos = name == "runtimes" and options.photos

@@ -71,7 +71,7 @@ def batching_flags(folder: Path, timeout_micros: int) -> list[str]:
 def run(steps: dict[str, Callable], options: argparse.Namespace, **about: object) -> None:
     """Run the steps; print what each returns, and write it to `options.output` at once.
 
-    With `--only`, the file keeps its results of the other steps, if this machine has made them.
+    The file keeps its results of other steps, if this machine has made them.
     """
     result = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,11 +79,12 @@ def run(steps: dict[str, Callable], options: argparse.Namespace, **about: object
         "settings": {"rounds": options.rounds, "seconds": options.seconds},
         **about,
     }
-    if options.only and options.output.exists():
+    chosen = options.only or list(steps)
+    if options.output.exists():
         before = json.loads(options.output.read_text())
         if all(before["machine"][name] == result["machine"][name] for name in ("cpu", "cpus")):
-            result |= {step: before[step] for step in steps if step in before}
-    for step in options.only or steps:
+            result |= {key: before[key] for key in before.keys() - result.keys() - set(chosen)}
+    for step in chosen:
         result[step] = steps[step]()
         print(step, json.dumps(result[step], indent=1), flush=True)
         result["machine"]["load_after"] = [round(load, 2) for load in os.getloadavg()]

@@ -1,11 +1,17 @@
 """Support for the notebooks: conversion, local servers, load, plots, and the make commands."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# No proxy can reach the servers of this machine.
+os.environ["no_proxy"] = ",".join(
+    [os.environ.get("no_proxy") or os.environ.get("NO_PROXY", ""), "127.0.0.1", "localhost"]
+).lstrip(",")
 
 
 class TutorialError(Exception):

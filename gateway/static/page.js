@@ -46,6 +46,11 @@ function questionOfUrl(url) {
   };
 }
 
+/** The curl line of the question; it sends the file itself, also where the page sent another. */
+function curlOf({ curl, note }) {
+  return note ? `${curl}  # the page sent a small JPEG of it` : curl;
+}
+
 /** The text in single quotes, for any POSIX shell. */
 function shellQuote(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
@@ -80,6 +85,7 @@ async function ask(question) {
   showWaiting(question);
   try {
     const request = question.request ?? (await uploadOf(question));
+    find("#curl").textContent = curlOf(question);
     const start = performance.now();
     const answer = await classify(question, request, mine.signal);
     showAnswer(answer, performance.now() - start);
@@ -212,7 +218,7 @@ function showWaiting(question) {
   find("#waiting").hidden = false;
   find("#answer").hidden = false;
   showPhoto(question);
-  find("#curl").textContent = question.curl;
+  find("#curl").textContent = curlOf(question);
   result.hidden = false;
 }
 
@@ -233,7 +239,10 @@ function showPhoto({ name, photo }) {
 function showIdle() {
   result.removeAttribute("aria-busy");
   askButton.removeAttribute("aria-disabled");
-  find("#waiting").hidden = true;
+  const waiting = find("#waiting");
+  // The Cancel button goes, and must not take the keyboard's place along.
+  if (waiting.contains(document.activeElement)) status.focus();
+  waiting.hidden = true;
 }
 
 function clear() {
@@ -394,7 +403,6 @@ find("#cancel").addEventListener("click", () => {
   clear();
   result.hidden = true;
   status.textContent = "Cancelled";
-  status.focus(); // the button goes, and must not take the keyboard's place along
 });
 
 form.addEventListener("submit", (event) => {
@@ -424,7 +432,7 @@ addEventListener("paste", (event) => {
 
 find("#copy").addEventListener("click", async () => {
   getSelection().selectAllChildren(find("#curl"));
-  const copied = await copy(asked.curl);
+  const copied = await copy(curlOf(asked));
   find("#copied").textContent = copied ? "Copied" : "Selected: copy it with your keyboard";
 });
 

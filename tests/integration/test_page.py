@@ -351,6 +351,7 @@ def test_picture_that_the_gateway_would_not_take_is_sent_as_a_jpeg(
     picture.save(tmp_path / name)
     drop_file(page, tmp_path / name)
     expect(page.locator("#took")).to_contain_text(f"sent as a JPEG: {reason}")
+    expect(page.locator("#curl")).to_contain_text(f"{name}'  # the page sent a small JPEG of it")
     [sent] = gateway.requests
     assert sent["name"] == name
     with Image.open(BytesIO(sent["bytes"])) as image:
@@ -481,6 +482,18 @@ def test_waiting_can_be_cancelled(page, gateway, photo):
     held.set()
     drop_file(page, photo)
     expect_answer(page)
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ("", 502)], ids=["answer", "error"])
+def test_keyboard_keeps_its_place_when_the_cancel_button_goes(page, gateway, photo, answer):
+    gateway.answer = answer
+    held = gateway.hold_next_answer()
+    drop_file(page, photo)
+    gateway.wait_for_request()
+    page.get_by_role("button", name="Cancel").focus()
+    held.set()
+    expect(page.locator("#waiting")).to_be_hidden()
+    expect(headline(page)).to_be_focused()
 
 
 def test_second_click_sends_no_second_request(page, gateway):

@@ -22,8 +22,7 @@ def serving(answer: bytes):
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def path(tmp_path):
     return tmp_path / "new folder" / "model.h5"
 
 

@@ -48,7 +48,7 @@ def address(tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "log"
     with log.open("wb") as output:
         servers = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "--no-colour", "start"],
+            [sys.executable, "-m", "honcho", "--no-colour", "-e", "/dev/null", "start"],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
