@@ -140,7 +140,9 @@ class Batcher:
             return [self._waiting.pop(0)] if self._waiting else []
         room = self._parameters.max_batch_size
         start = self._waiting[0].since + self._parameters.batch_timeout_micros / 1e6
-        self._changed.wait_for(lambda: self._rows_waiting() >= room, start - time.monotonic())
+        left = self._waiting[0].seconds_left()
+        most = min(start - time.monotonic(), left, threading.TIMEOUT_MAX)
+        self._changed.wait_for(lambda: self._rows_waiting() >= room, most)
         self._dismiss()
         batch: list[_Request] = []
         for request in self._waiting:

@@ -53,7 +53,7 @@ def create_server(
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     if health_checks:
-        healthy = health.HealthServicer()
+        healthy = Health(experimental_non_blocking=False)
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)  # "" is the server as a whole
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     _enable_reflection(server)
@@ -86,6 +86,20 @@ def _with_status(method: Callable) -> Callable:
             context.abort(_CODES[error.error_code], error.message[:LONGEST_DETAILS])
 
     return answer
+
+
+class Health(health.HealthServicer):
+    """grpc.health.v1.Health, with a thread of its own: a busy server is healthy, too."""
+
+    def Check(self, request, context):
+        """Return whether the server as a whole answers."""
+        return super().Check(request, context)
+
+    Check.experimental_thread_pool = ThreadPoolExecutor(1, "health")
+
+    def Watch(self, request, context):
+        """Refuse: an open call would delay the server's end. Clients take it for healthy then."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "use Check")
 
 
 class ModelServer(

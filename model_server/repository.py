@@ -5,9 +5,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
@@ -105,10 +106,17 @@ class Repository:
 
         Raises tf.errors.OpError: no name, an unknown label, no such version available.
         """
-        version = self._asked_version(spec)
-        if spec.name not in self._models:
-            raise not_served(spec.name, version)
-        with self._models[spec.name].lease(version) as lent:
+        with ExitStack() as stack:
+            while True:
+                version = self._asked_version(spec)
+                if spec.name not in self._models:
+                    raise not_served(spec.name, version)
+                try:
+                    lent = stack.enter_context(self._models[spec.name].lease(version))
+                    break
+                except tf.errors.NotFoundError:
+                    if self._asked_version(spec) == version:  # its label has not moved meanwhile
+                        raise
             yield lent
 
     def status(self, spec: ModelSpec) -> GetModelStatusResponse:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from model_server import errors, monitoring, tensors
@@ -87,7 +87,9 @@ class Servable:
         if len(set(outputs)) < len(outputs):
             raise errors.InvalidArgument(f"an output is named twice: {', '.join(outputs)}")
         outputs = list(outputs) or list(signature.outputs)
-        arrays = self._run(
+        # A signature for one size of batch gets no other.
+        run = self._run_alone if any(map(_has_fixed_rows, signature.inputs.values())) else self._run
+        arrays = run(
             {signature.inputs[alias].name: array for alias, array in inputs.items()},
             [signature.outputs[alias].name for alias in outputs],
             timeout,
@@ -100,6 +102,10 @@ class Servable:
     ) -> list[np.ndarray]:
         with monitoring.graph_run():
             return self._engine.run(feeds, fetches, timeout)
+
+
+def _has_fixed_rows(info: TensorInfo) -> bool:
+    return bool(info.tensor_shape.dim) and info.tensor_shape.dim[0].size >= 0
 
 
 def check_inputs(signature: SignatureDef, inputs: Collection[str]) -> None:

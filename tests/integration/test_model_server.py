@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import grpc
 import numpy as np
@@ -15,12 +16,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
+from model_server.grpc_services import create_server
 from model_server.servable import Servable
 from model_server.versions import Model
 from tests import saved_models
@@ -242,6 +245,27 @@ def test_health(client):
     health = health_pb2_grpc.HealthStub(client.channel)
     response = health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
     assert response.status == health_pb2.HealthCheckResponse.SERVING
+    with refused(grpc.StatusCode.UNIMPLEMENTED):  # an open call would delay the server's end
+        next(health.Watch(health_pb2.HealthCheckRequest(), timeout=SECONDS))
+
+
+def test_busy_server_is_healthy():
+    go_on = threading.Event()
+    busy = mock.Mock()
+    busy.lease.side_effect = lambda spec: go_on.wait(SECONDS)
+    server, port = create_server(busy, "127.0.0.1:0", max_threads=1)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        calls = [predict.future(predict_request(), timeout=SECONDS) for _ in range(2)]
+        soon(lambda: busy.lease.called)
+        response = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=SECONDS / 2
+        )
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
+        assert not any(call.done() for call in calls)
+        go_on.set()
+        server.stop(0).wait()
 
 
 def test_reflection_describes_both_services(client):

@@ -78,6 +78,14 @@ def test_requests_are_run_together_and_answered_apart(batcher, model):
         np.testing.assert_array_equal(output, array * 2, strict=True)
 
 
+def test_batch_that_waits_until_it_is_full(model):
+    batcher = batching(model, batch_timeout_micros=2**63 - 1)
+    together(batcher, row(1), row(2), row(3), row(4))
+    assert [len(batch) for batch in model.batches] == [4]
+    [error] = together(batcher, row(5), timeout=0.1)
+    assert isinstance(error, tf.errors.DeadlineExceededError)
+
+
 def test_different_shapes_and_dtypes_are_never_mixed(batcher, model):
     arrays = [row(1), row(1, 2), np.array([[1]], np.int32), row(5)]
     outputs = together(batcher, *arrays)
@@ -290,3 +298,18 @@ def test_parameters_that_cannot_be(tmp_path, text, named):
     (tmp_path / "batching.config").write_text(text)
     with pytest.raises(tf.errors.InvalidArgumentError, match=named):
         config.read_batching_parameters(tmp_path / "batching.config")
+
+
+def test_signature_of_one_size_gets_no_other(tmp_path):
+    module = tf.Module()
+    spec = tf.TensorSpec((1, 2), tf.float32, name="x")
+    module.double = tf.function(lambda x: {"y": tf.reshape(x, (1, 2)) * 2}, input_signature=[spec])
+    tf.saved_model.save(module, tmp_path / "1", signatures=module.double)
+    served = Servable(
+        TensorFlowEngine(tmp_path / "1"), BatchingParameters(batch_timeout_micros=SOON)
+    )
+    requests = [predict_request({"x": np.full((1, 2), n, np.float32)}) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(served.predict, requests))
+    assert [answer.outputs["y"].float_val[0] for answer in answers] == [0, 2, 4, 6]
+    served.close()

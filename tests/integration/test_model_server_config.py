@@ -4,8 +4,10 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
+from unittest import mock
 
 import grpc
 import pytest
@@ -15,7 +17,7 @@ from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataReque
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from model_server import config, repository
+from model_server import config, errors, repository
 from tests import saved_models
 from tests.serving import (
     MODEL,
@@ -115,6 +117,25 @@ def test_labels_stand_for_versions_and_can_be_moved(served):
     served.reload(scale=BOTH)
     with refused(INVALID, '"stable"'):
         client.answering(label="stable")
+
+
+def test_label_that_moves_while_a_request_looks_it_up_loses_nothing():
+    models = repository.Repository(mock.Mock())
+    moved = {"stable": 1}
+
+    @contextmanager
+    def lease(version):
+        if version == 1:  # it has been unloaded just now
+            moved["stable"] = 2
+            raise errors.NotFound("version 1 is not served here")
+        yield version, mock.Mock()
+
+    models._models["scale"] = mock.Mock(lease=lease)
+    models._labels = lambda name: moved
+    with models.lease(model_spec(label="stable")) as (version, _):
+        assert version == 2
+    with pytest.raises(tf.errors.NotFoundError), models.lease(model_spec(version=1)):
+        pass
 
 
 def test_label_for_an_unavailable_version_is_refused_and_changes_nothing(served):
