@@ -89,7 +89,7 @@ def _with_status(method: Callable) -> Callable:
 
 
 class Health(health.HealthServicer):
-    """grpc.health.v1.Health, with a thread of its own: a busy server is healthy, too."""
+    """grpc.health.v1.Health, with its own thread: a busy server is healthy, too."""
 
     def Check(self, request, context):
         """Return whether the server as a whole answers."""

@@ -37,7 +37,7 @@ class CancellableChannel:
         return partial(self._call, self._channel().unary_unary(*args, **options))
 
     def _call(self, method: grpc.UnaryUnaryMultiCallable, request: Any, *, timeout: float) -> Any:
-        if not has_request_context():  # nobody who could leave
+        if not has_request_context():  # no caller who could leave
             return method(request, timeout=timeout)
         return result(method.future(request, timeout=timeout))
 

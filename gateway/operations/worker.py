@@ -12,7 +12,7 @@ from gunicorn.http.message import Request
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 IN_A_ROW = 10  # requests of one connection, before other connections get the thread
-LATER = 0.5  # seconds: whoever handles a request notices first that its time is up
+LATER = 0.5  # seconds: the thread with the request notices first that its time is up
 LINGER = 0.005  # seconds that a thread waits for the next of them
 TO_TAKE = 2.0  # seconds that a client has for the rest of an answer, after its request's time
 

@@ -85,7 +85,7 @@ async function ask(question) {
   showWaiting(question);
   try {
     const request = question.request ?? (await uploadOf(question));
-    find("#curl").textContent = curlOf(question);
+    find("#curl").textContent = curlOf(asked); // a newer question may have replaced this one
     const start = performance.now();
     const answer = await classify(question, request, mine.signal);
     showAnswer(answer, performance.now() - start);
